@@ -132,6 +132,7 @@ class Tokenizer(Protocol):
     """The part of a Hugging Face fast tokenizer that tasks use."""
 
     model_max_length: int
+    model_input_names: list[str]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A BatchEncoding; see transformers.PreTrainedTokenizerFast.__call__."""
@@ -142,19 +143,16 @@ class Tokenizer(Protocol):
 class Encoded:
     """A batch ready for a model.
 
-    `features`: int64 arrays (rows, sequence length) by model input name. `offsets`: per row, an int array
-    (sequence length, 2) of character spans in the text that row was cut from. `owner`: for each row, the index of its
-    request (QA cuts one request into several rows). `mask`: per row, a bool array (sequence length), true where a
-    token may be answered with. `tokens` and `truncated`: per request.
+    `features`: int64 arrays (rows, sequence length) by model input name, `attention_mask` among them. `owner`: for each
+    row, the index of its request (question answering cuts one request into several rows). `tokens` and `truncated`: per
+    request. `rows`: what the tokenizer knows of each row (tokenizers.Encoding), for tasks that quote the text.
     """
 
     features: Mapping[str, NDArray[np.int64]]
-    owner: tuple[int, ...]
-    tokens: tuple[int, ...]
-    truncated: tuple[bool, ...]
-    offsets: tuple[NDArray[np.int64], ...] = ()
-    mask: tuple[NDArray[np.bool_], ...] = ()
-    words: tuple[tuple[int | None, ...], ...] = ()
+    owner: Sequence[int]
+    tokens: Sequence[int]
+    truncated: Sequence[bool]
+    rows: Sequence[Any]
 
 
 class Task(Protocol):
@@ -171,7 +169,13 @@ class Task(Protocol):
     """The score that limits and contracts speak of."""
     scores: tuple[Score, ...]
     fields: tuple[str, ...]
-    """The keys of a request, each a string."""
+    """The keys of a request, each a string; the last one is the one that may be long."""
+    per_token: bool
+    """Whether each output has one row of numbers per token (else one per input row)."""
+
+    def read(self, path: Path) -> list[Example]:
+        """Examples from a file in one of the task's formats. Raises UserError with file and line."""
+        ...
 
     def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
         """Tokenize a batch; longer inputs than the model reads are cut by tokens and say so, or windowed."""
@@ -288,18 +292,14 @@ class Backend(Protocol):
     preload: tuple[str, ...]
     """Modules that the fork server imports once, so that a start costs no import."""
 
-    def build(
-        self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path
-    ) -> Path:
+    def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
         """Make (or find in `cache`) the artifact that `load` reads; the model's own directory if none is needed.
 
         Runs in a process of its own, so that its memory and time are not the case's.
         """
         ...
 
-    def load(
-        self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device
-    ) -> Runner:
+    def load(self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device) -> Runner:
         """Load the artifact. Raises Unavailable if this machine cannot run it, UserError if the files are bad."""
         ...
 
@@ -336,13 +336,27 @@ class Optimization(abc.ABC):
             return f"{device.model} does not compute {self.dtype} natively (it has {', '.join(sorted(device.native))})"
         return None
 
+    @property
+    def weights_dtype(self) -> str:
+        """The format that unconverted weights are loaded in."""
+        return self.dtype if self.dtype in ("float16", "bfloat16") else "float32"
+
+    def torch_place(self, device: Device) -> str:
+        """The torch device type it runs on."""
+        return device.torch_device
+
     def torch_options(self, device: Device) -> dict[str, Any]:
         """Extra arguments for `from_pretrained`."""
         return {}
 
-    def rewrite_torch(self, model: Any, features: Mapping[str, Any], device: Device) -> Any:
-        """The loaded PyTorch module, changed. `features`: example inputs as tensors on the device."""
+    def rewrite_torch(self, model: Any, features: Mapping[str, Any]) -> Any:
+        """The loaded PyTorch module, changed. `features`: example inputs as tensors on the module's device."""
         return model
+
+    def torch_proof(self, module: Any) -> dict[str, tuple[str, str]]:
+        """Facts that show the technique at work in a module that has run: name to (wanted, found)."""
+        dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
+        return {"dtype": (self.weights_dtype, "+".join(sorted(dtypes)))}
 
     def convert_onnx(self, source: Path, target: Path, device: Device) -> None:
         """Write `target/model.onnx` from `source/model.onnx` (both are directories)."""
@@ -356,3 +370,7 @@ class Optimization(abc.ABC):
     def onnx_provider(self, device: Device) -> str | None:
         """The execution provider it insists on; None leaves it to the device profile."""
         return None
+
+    def onnx_proof(self, operators: Mapping[str, int]) -> dict[str, tuple[str, str]]:
+        """Facts that show the technique in an ONNX file, from its operator counts: name to (wanted, found)."""
+        return {}

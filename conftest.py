@@ -1,0 +1,11 @@
+"""The fixture modules of the suite."""
+
+pytest_plugins = [
+    "fixtures.options",
+    "fixtures.session",
+    "fixtures.collection",
+    "fixtures.provision",
+    "fixtures.records",
+    "fixtures.progress",
+    "fixtures.finish",
+]

@@ -1,0 +1,88 @@
+"""How fast, how small, how frugal each case is on this device. Runs first, while the case's process is fresh."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fixtures import charts, guest, report, stopwatch
+from fixtures.clock import host_clock
+from fixtures.metrics import BATCH_SIZES
+from fixtures.provision import WEIGHTS, Target
+from fixtures.records import Judge
+from fixtures.results import CaseRecord
+from fixtures.speedup import speedup
+from fixtures.statistics import Estimate, min_samples
+from fixtures.stopwatch import LatencyPlan, ThroughputPlan
+from fixtures.verdict import Measurement
+
+LATENCY_S = 1.0
+THROUGHPUT_S = 0.1
+LEAST, MOST = min_samples(0.95), 1000
+WARM_CAP_S, LATENCY_CAP_S = 5.0, 30.0
+
+
+def test_load(target: Target, judged: Judge, record: CaseRecord) -> None:
+    """Loading and the first call after it stay within the device's limits."""
+    target.start()
+    assert target.loaded is not None
+    record.timing.update(target.timing)
+    judged(
+        Measurement.of("load_s", target.loaded.load_s, how="net of library imports"),
+        Measurement.of("first_call_ms", target.loaded.first_call_ms, how="one request, right after loading"),
+    )
+
+
+@pytest.mark.benchmark(timer=host_clock, group="latency")
+def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
+    """Latency at batch 1 over a mix of lengths stays within the device's limits."""
+    plan = LatencyPlan(target.subject.mix, LEAST, MOST, LATENCY_S, WARM_CAP_S, LATENCY_CAP_S)
+    laps = target.call(stopwatch.latency, plan)
+    spend(record, laps.warm_s, laps.measure_s)
+    played = host_clock.play(laps.ms)
+    benchmark.extra_info["case"] = target.case.id
+    benchmark.pedantic(lambda: next(played), rounds=len(laps.ms), iterations=1)
+    if not laps.steady:
+        record.notes.append(f"latency was not steady after {laps.warm_laps} warm-up laps ({laps.warm_s:.1f} s)")
+    report.attach_png("latency histogram", charts.latency_histogram(laps.ms, target.case.id))
+    how = (
+        f"{len(laps.ms)} requests one at a time after {laps.warm_laps} warm-up laps, {len(plan.requests)} texts in turn"
+    )
+    judged(Measurement("latency_ms", unit="ms", samples=laps.ms, how=how))
+
+
+def test_throughput(target: Target, judged: Judge, record: CaseRecord) -> None:
+    """Throughput at batch sizes 1 to 32, as far as the device allows, reaches the device's limits."""
+    sizes = tuple(size for size in BATCH_SIZES if size <= target.session.device.max_batch)
+    found = target.call(stopwatch.throughput, ThroughputPlan(target.subject.mix, sizes, THROUGHPUT_S))
+    spend(record, found.warm_s, found.measure_s)
+    by_size = {f"batch{size}": Estimate(value, n=len(found.laps_ms[size])) for size, value in found.per_s.items()}
+    best = max(found.per_s, key=lambda size: found.per_s[size])
+    by_size["best"] = Estimate(found.per_s[best], n=len(found.laps_ms[best]))
+    how = f"whole batches of {', '.join(map(str, sizes))} for at least {THROUGHPUT_S} s each; best at batch {best}"
+    judged(Measurement("throughput_per_s", unit="/s", estimates=by_size, how=how))
+
+
+def test_memory_and_size(target: Target, judged: Judge) -> None:
+    """The peak memory of the case's own process and its weights on disk stay within the device's limits."""
+    peak = target.call(guest.peak_memory_mb)
+    judged(
+        Measurement.of("peak_memory_mb", peak, how="peak resident memory since the process started, less its start"),
+        Measurement.of("model_size_mb", target.size_mb, how=f"files {', '.join(WEIGHTS)}"),
+    )
+
+
+def test_speedup(target: Target, reference: Target, judged: Judge, record: CaseRecord) -> None:
+    """The case is as much faster than PyTorch FP32 as the device's limits ask, measured in turns with it."""
+    if target.case.is_reference:
+        pytest.skip("this case is the reference")
+    found = speedup(target, reference)
+    spend(record, found.warm_s, found.measure_s)
+    record.notes.append(f"speed-up {found.how}")
+    judged(Measurement("speedup", unit="×", estimates={"": found.ratio}, how=found.how))
+
+
+def spend(record: CaseRecord, warm_s: float, measure_s: float) -> None:
+    """Book time spent warming up and measuring."""
+    record.timing["warm_s"] = record.timing.get("warm_s", 0.0) + warm_s
+    record.timing["measure_s"] = record.timing.get("measure_s", 0.0) + measure_s

@@ -1,0 +1,246 @@
+"""Training from scratch: data in, a saved and scored model out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.api import Example, Floats, Task, Tokenizer, UserError
+from targets.registry import tasks
+from targets.training import wordpiece
+from targets.training.heads import IGNORED, Head, head_of
+
+CHUNK = 512
+"""Examples encoded at once."""
+WARMUP = 0.08
+"""Share of the steps in which the learning rate rises; afterwards it falls to 0 in a line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of the model and the length of its training. None: the head's usual value."""
+
+    steps: int | None = None
+    batch: int = 64
+    learning_rate: float | None = None
+    noise: float | None = None
+    lowercase: bool | None = None
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    feed_forward: int = 384
+    max_length: int = 128
+    vocabulary: int = 3000
+    seed: int = 0
+    threads: int = 2
+    device: str = "cpu"
+
+    def with_defaults(self, head: Head) -> Settings:
+        """The same with every None filled in."""
+        names = ("steps", "learning_rate", "noise", "lowercase")
+        return replace(self, **{name: getattr(head, name) for name in names if getattr(self, name) is None})
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read(task: Task, path: Path, option: str) -> list[Example]:
+    """Examples of a file; at least one.
+
+    Raises:
+        UserError: the file is missing, malformed or empty.
+    """
+    if not path.is_file():
+        raise UserError(f"{option} {path}: no such file")
+    examples = task.read(path)
+    if not examples:
+        raise UserError(f"{option} {path}: the file holds no example")
+    return examples
+
+
+def rows(
+    task: Task, head: Head, tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]
+) -> list[dict[str, NDArray[np.int64]]]:
+    """Features and targets of every row the examples become, cut to the row's own length."""
+    result = []
+    for begin in range(0, len(examples), CHUNK):
+        chunk = examples[begin : begin + CHUNK]
+        encoded = task.encode(tokenizer, [example.request for example in chunk])
+        for index, (owner, row) in enumerate(zip(encoded.owner, encoded.rows, strict=True)):
+            length = sum(row.attention_mask)
+            arrays = {name: values[index] for name, values in encoded.features.items()}
+            arrays.update(head.targets(chunk[owner], row, labels))
+            result.append({name: values[:length] for name, values in arrays.items()})
+    return result
+
+
+def collate(batch: Sequence[Mapping[str, NDArray[np.int64]]]) -> dict[str, Any]:
+    """Tensors (rows, longest row); targets are filled up with IGNORED, features with 0, the id of [PAD]."""
+    import torch
+
+    result = {}
+    for name in batch[0]:
+        width = max(len(row[name]) for row in batch)
+        filled = np.full((len(batch), width), IGNORED if name == "tags" else 0)
+        for line, row in zip(filled, batch, strict=True):
+            line[: len(row[name])] = row[name]
+        result[name] = torch.from_numpy(filled)
+    return result
+
+
+def batches(data: Sequence[Mapping[str, NDArray[np.int64]]], size: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Batches without end: every epoch shuffled anew, rows of similar length together."""
+    rng = np.random.default_rng(seed)
+    while True:
+        jitter = rng.uniform(0.85, 1.15, len(data))
+        order = np.argsort([len(row["input_ids"]) * noise for row, noise in zip(data, jitter, strict=True)])
+        starts = rng.permutation(np.arange(0, len(data), size))
+        for start in starts:
+            yield collate([data[index] for index in order[start : start + size]])
+
+
+def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settings: Settings) -> None:
+    """AdamW with a linear schedule; some tokens are masked, so that the model does not lean on single words."""
+    import torch
+
+    assert settings.steps is not None
+    assert settings.learning_rate is not None
+    assert settings.noise is not None
+    model.to(settings.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
+    warmup = max(1, round(settings.steps * WARMUP))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (settings.steps - step) / max(1, settings.steps - warmup))
+    )
+    begun = time.perf_counter()
+    for step, batch in zip(range(1, settings.steps + 1), batches(data, settings.batch, settings.seed), strict=False):
+        batch = {name: tensor.to(settings.device) for name, tensor in batch.items()}
+        features = {name: batch.pop(name) for name in tokenizer.model_input_names}
+        masked = torch.rand(features["input_ids"].shape, device=settings.device) < settings.noise
+        masked &= features["input_ids"] >= len(wordpiece.SPECIAL)
+        features["input_ids"] = features["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
+        loss = head.loss(model(**features), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % max(1, settings.steps // 20) == 0 or step == settings.steps:
+            seconds = time.perf_counter() - begun
+            print(f"step {step}/{settings.steps}  loss {loss.item():.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Settings) -> Any:
+    """A DistilBERT of the wanted size with seeded random weights."""
+    import transformers
+
+    names = {"num_labels": len(labels), "id2label": dict(enumerate(labels))} if labels else {}
+    config = transformers.DistilBertConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=settings.max_length,
+        dim=settings.hidden,
+        n_layers=settings.layers,
+        n_heads=settings.heads,
+        hidden_dim=settings.feed_forward,
+        pad_token_id=tokenizer.pad_token_id,
+        **names,
+        **({"label2id": {label: index for index, label in enumerate(labels)}} if labels else {}),
+    )
+    return getattr(transformers, f"AutoModelFor{task.head}").from_config(config)
+
+
+def predict(task: Task, model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[Any]:
+    """The model's answers, in order."""
+    import torch
+
+    answers: list[Any] = []
+    labels = model.config.id2label
+    for begin in range(0, len(examples), 32):
+        requests = [example.request for example in examples[begin : begin + 32]]
+        encoded = task.encode(tokenizer, requests)
+        with torch.inference_mode():
+            output = model(**{name: torch.from_numpy(values) for name, values in encoded.features.items()})
+        outputs: list[Floats] = [tensor.float().numpy() for tensor in output.to_tuple()]
+        answers += task.decode(outputs, encoded, requests, labels)
+    return answers
+
+
+def scores(task: Task, examples: Sequence[Example], answers: Sequence[Any]) -> dict[str, dict[str, float]]:
+    """The task's scores over all examples and over each slice."""
+    labels = task.labels_of(examples)
+    tallies = np.array([task.tally(e.gold, answer, labels) for e, answer in zip(examples, answers, strict=True)])
+    groups = {"all": range(len(examples))}
+    for name in sorted({name for example in examples for name in example.slices}):
+        groups[name] = [index for index, example in enumerate(examples) if name in example.slices]  # type: ignore[assignment]
+    result = {}
+    for name, members in groups.items():
+        totals = task.totals_to_scores(tallies[list(members)].sum(axis=0))
+        result[name] = {"examples": len(members), **{score: round(float(value), 4) for score, value in totals.items()}}
+    return result
+
+
+def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Settings) -> dict[str, Any]:
+    """Train, save to `out` in Hugging Face layout with fp16 safetensors, score what was saved; returns training.json.
+
+    Raises:
+        UserError: bad data, labels in `held_out` that `data` lacks, or an `out` that cannot be written.
+    """
+    task = tasks[task_name]
+    head = head_of(task)
+    settings = settings.with_defaults(head)
+    examples, unseen = read(task, data, "--data"), read(task, held_out, "--eval")
+    labels = head.labels(task, examples)
+    if strange := sorted(set(task.labels_of(unseen)) - set(task.labels_of(examples))):
+        raise UserError(
+            f"--eval {held_out}: label {', '.join(strange)} does not occur in --data {data} (it has"
+            f" {', '.join(task.labels_of(examples))}); use the same labels in both files"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "training.json").write_text("{}", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}; name a folder that can") from error
+
+    import torch
+    import transformers
+
+    torch.set_num_threads(settings.threads)
+    transformers.set_seed(settings.seed)
+    begun = time.perf_counter()
+    assert settings.vocabulary
+    assert settings.lowercase is not None
+    texts = [example.request[field] for example in examples for field in task.fields]
+    tokenizer = wordpiece.build(texts, settings.vocabulary, settings.lowercase, settings.max_length)
+    model = new_model(task, labels, tokenizer, settings)
+    optimize(model, head, tokenizer, rows(task, head, tokenizer, examples, labels), settings)
+    seconds = time.perf_counter() - begun
+    model.to("cpu").half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+    saved = getattr(transformers, f"AutoModelFor{task.head}").from_pretrained(out, dtype=torch.float32).eval()
+    reader = transformers.AutoTokenizer.from_pretrained(out)
+    record = {
+        "task": task.name,
+        "data": {"file": data.name, "sha256": sha256(data), "examples": len(examples)},
+        "eval": {"file": held_out.name, "sha256": sha256(held_out), "examples": len(unseen)},
+        "settings": asdict(settings),
+        "parameters": saved.num_parameters(),
+        "seconds": round(seconds, 1),
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
+        "weights_sha256": sha256(out / "model.safetensors"),
+        "scores": scores(task, unseen, predict(task, saved, reader, unseen)),
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
