@@ -1,11 +1,11 @@
-"""The fixture modules of the suite."""
+"""The fixture modules of the suite; each stands after those it imports."""
 
 pytest_plugins = [
     "fixtures.options",
     "fixtures.session",
     "fixtures.collection",
     "fixtures.provision",
-    "fixtures.records",
     "fixtures.progress",
+    "fixtures.records",
     "fixtures.finish",
 ]

@@ -37,18 +37,15 @@ def read_labelled_text(path: Path) -> list[Example]:
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".jsonl"):
-        what = "a folder" if path.is_dir() else f"{suffix} file" if suffix else "a file without a suffix"
+        what = "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without a suffix"
         raise UserError(f"{path}: labelled text should be a .csv, .tsv or .jsonl file, is {what}")
     text = read_text(path)
     if suffix == ".jsonl":
         found = list(_jsonl(path, text))
     else:
-        found = list(_table(path, _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text)))
+        found = _table(path, _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text))
     if not found:
         raise UserError(f"{path}: no example below the header")
-    labels, texts = ({getter(example) for example in found} for getter in (_label_of, _text_of))
-    if len(found) > 2 and len(texts) < len(labels) == len(found):
-        raise UserError(f"{path}: every line has a label of its own, and texts repeat; the order is text, then label")
     return found
 
 
@@ -106,14 +103,6 @@ def read_squad(path: Path) -> list[Example]:
     return list(found.values())
 
 
-def _label_of(example: Example) -> str:
-    return str(example.gold)
-
-
-def _text_of(example: Example) -> str:
-    return str(example.request["text"])
-
-
 def _labelled(path: Path, line: int, text: Any, label: str, slices: tuple[str, ...]) -> Example:
     where = f"{path}:{line}"
     request = {"text": written(text, "the text", where)}
@@ -137,20 +126,32 @@ def _csv_rows(path: Path, text: str) -> Rows:
         raise UserError(f"{path}:{line}: not CSV: {error}; {hint}") from error
 
 
-def _table(path: Path, rows: Rows) -> Iterator[Example]:
+def _table(path: Path, rows: Rows) -> list[Example]:
     rows = iter(rows)
     line, first = next(rows, (1, ["text", "label"]))
     names = [cell.strip().lower() for cell in first]
-    columns = _columns(f"{path}:{line}", names)
-    if not columns:
-        names, columns, rows = ["text", "label"], {"text": 0, "label": 1}, chain([(line, first)], rows)
+    header = _columns(f"{path}:{line}", names)
+    columns = header or {"text": 0, "label": 1}
+    if not header:
+        names, rows = ["text", "label"], chain([(line, first)], rows)
     hint = "a text with a comma needs quotes" if path.suffix.lower() == ".csv" else "a text cannot hold a tab"
+    found = []
     for number, cells in rows:
         if len(cells) != len(names):
             wanted = f"{len(names)} ({', '.join(names)})"
             raise UserError(f"{path}:{number}: {counted(len(cells), 'column')}, should be {wanted}; {hint}")
         values = {key: cells[index] for key, index in columns.items()}
-        yield _labelled(path, number, values["text"], values["label"], _slices(values.get(SLICES, "")))
+        found.append(_labelled(path, number, values["text"], values["label"], _slices(values.get(SLICES, ""))))
+    if not header:
+        _check_order(path, found)
+    return found
+
+
+def _check_order(path: Path, examples: Sequence[Example]) -> None:
+    """Refuse columns without a header that are evidently swapped: each label once, while texts repeat."""
+    labels, texts = {example.gold for example in examples}, {example.request["text"] for example in examples}
+    if len(texts) < len(labels) == len(examples) > 2:
+        raise UserError(f"{path}: every line has a label of its own, and texts repeat; the order is text, then label")
 
 
 def _columns(where: str, names: Sequence[str]) -> dict[str, int]:

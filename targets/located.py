@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
 
 
 def lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines, numbered from 1. Only a line feed ends one: `str.splitlines` would cut at characters that texts may hold."""
+    """Lines, numbered from 1. Only a line feed ends one; `str.splitlines` cuts at characters that texts may hold."""
     for number, line in enumerate(text.split("\n"), start=1):
         yield number, line.removesuffix("\r")
 

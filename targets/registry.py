@@ -63,10 +63,10 @@ class Registry(Generic[T]):
     def _walk(self) -> None:
         if self._walked:
             return
-        self._walked = True
         package = importlib.import_module(self.package)
         for found in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{found.name}")
+        self._walked = True  # only a whole walk counts: after a failed import the next access fails as well
 
 
 tasks: Registry[Task] = Registry("task", "targets.tasks")

@@ -46,7 +46,7 @@ def test_drop(target: Target, reference: Target, judged: Judge) -> None:
         before, after = totals[..., :width], totals[..., width:]
         return {"drop": target.task.totals_to_scores(before)[primary] - target.task.totals_to_scores(after)[primary]}
 
-    drop = scores(paired, lost)["drop"]
+    drop = scores(paired, lost, bounds=(-1.0, 1.0))["drop"]
     how = f"{primary} of huggingface/fp32 less that of this case, on the same {len(paired)} examples"
     judged(Measurement("drop", estimates={"": drop}, how=how, deterministic=True), limits=contract(target.case))
 

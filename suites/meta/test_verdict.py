@@ -77,9 +77,9 @@ def test_a_deterministic_value_decides(estimate: Estimate, outcome: str) -> None
 
 @given(estimate=ESTIMATES, limit=LIMITS, deterministic=st.booleans())
 def test_judging_is_total(estimate: Estimate, limit: Limit, deterministic: bool) -> None:
-    """Every estimate earns one outcome; PASS only where the value holds, FAIL only where it does not."""
+    """Every estimate earns one outcome; PASS only where a finite value holds, FAIL only where none does."""
     verdict = one(latency(estimate, deterministic), limit)
-    held = estimate.value is not None and limit.holds(estimate.value)
+    held = estimate.value is not None and math.isfinite(estimate.value) and limit.holds(estimate.value)
     assert verdict.outcome is not Outcome.UNBOUNDED
     assert verdict.outcome is not Outcome.PASS or held
     assert verdict.outcome is not Outcome.FAIL or not held

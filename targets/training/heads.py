@@ -40,7 +40,7 @@ class Head(Protocol):
 class SequenceClassification:
     """One label a text."""
 
-    steps, learning_rate, noise, lowercase = 2000, 1e-3, 0.05, True
+    steps, learning_rate, noise, lowercase = 2500, 1e-3, 0.0, True
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """The labels that occur."""
@@ -63,7 +63,7 @@ class SequenceClassification:
 class TokenClassification:
     """One BIO tag a word, taught at the word's first token."""
 
-    steps, learning_rate, noise, lowercase = 700, 1e-3, 0.1, False
+    steps, learning_rate, noise, lowercase = 1000, 1e-3, 0.1, False
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """O, then B and I of each entity type that occurs."""

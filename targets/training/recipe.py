@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Example, Floats, Task, Tokenizer, UserError
+from targets.api import Example, Task, Tokenizer, UserError
 from targets.registry import tasks
 from targets.training import wordpiece
 from targets.training.heads import IGNORED, Head, head_of
+from targets.training.scoring import predict, scores
 
 CHUNK = 512
 """Examples encoded at once."""
@@ -49,6 +50,28 @@ class Settings:
         """The same with every None filled in."""
         names = ("steps", "learning_rate", "noise", "lowercase")
         return replace(self, **{name: getattr(head, name) for name in names if getattr(self, name) is None})
+
+
+def check(settings: Settings) -> None:
+    """Refuse sizes that no model can have.
+
+    Raises:
+        UserError: names the option.
+    """
+    import torch
+
+    rules = {
+        f"--hidden {settings.hidden}: should be a multiple of --heads {settings.heads}": settings.hidden
+        % settings.heads,
+        f"--vocabulary {settings.vocabulary}: should be at least 170, to hold every letter": settings.vocabulary < 170,
+        f"--max-length {settings.max_length}: should be at least 16 tokens": settings.max_length < 16,
+        f"--learning-rate {settings.learning_rate}: should be above 0": (settings.learning_rate or 1) <= 0,
+        f"--device {settings.device}: should be cpu or cuda": settings.device not in ("cpu", "cuda"),
+        "--device cuda: PyTorch finds no CUDA device here": settings.device == "cuda" and not torch.cuda.is_available(),
+    }
+    for sentence, broken in rules.items():
+        if broken:
+            raise UserError(sentence)
 
 
 def sha256(path: Path) -> str:
@@ -154,6 +177,8 @@ def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Setti
         n_layers=settings.layers,
         n_heads=settings.heads,
         hidden_dim=settings.feed_forward,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.1,
         pad_token_id=tokenizer.pad_token_id,
         **names,
         **({"label2id": {label: index for index, label in enumerate(labels)}} if labels else {}),
@@ -161,34 +186,17 @@ def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Setti
     return getattr(transformers, f"AutoModelFor{task.head}").from_config(config)
 
 
-def predict(task: Task, model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[Any]:
-    """The model's answers, in order."""
-    import torch
+def writable(out: Path) -> None:
+    """Make the folder, and see that a file can be written there.
 
-    answers: list[Any] = []
-    labels = model.config.id2label
-    for begin in range(0, len(examples), 32):
-        requests = [example.request for example in examples[begin : begin + 32]]
-        encoded = task.encode(tokenizer, requests)
-        with torch.inference_mode():
-            output = model(**{name: torch.from_numpy(values) for name, values in encoded.features.items()})
-        outputs: list[Floats] = [tensor.float().numpy() for tensor in output.to_tuple()]
-        answers += task.decode(outputs, encoded, requests, labels)
-    return answers
-
-
-def scores(task: Task, examples: Sequence[Example], answers: Sequence[Any]) -> dict[str, dict[str, float]]:
-    """The task's scores over all examples and over each slice."""
-    labels = task.labels_of(examples)
-    tallies = np.array([task.tally(e.gold, answer, labels) for e, answer in zip(examples, answers, strict=True)])
-    groups = {"all": range(len(examples))}
-    for name in sorted({name for example in examples for name in example.slices}):
-        groups[name] = [index for index, example in enumerate(examples) if name in example.slices]  # type: ignore[assignment]
-    result = {}
-    for name, members in groups.items():
-        totals = task.totals_to_scores(tallies[list(members)].sum(axis=0))
-        result[name] = {"examples": len(members), **{score: round(float(value), 4) for score, value in totals.items()}}
-    return result
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "training.json").write_text("{}", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written: {error.strerror}; name a folder that can") from error
 
 
 def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Settings) -> dict[str, Any]:
@@ -200,6 +208,7 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
     task = tasks[task_name]
     head = head_of(task)
     settings = settings.with_defaults(head)
+    check(settings)
     examples, unseen = read(task, data, "--data"), read(task, held_out, "--eval")
     labels = head.labels(task, examples)
     if strange := sorted(set(task.labels_of(unseen)) - set(task.labels_of(examples))):
@@ -207,11 +216,7 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
             f"--eval {held_out}: label {', '.join(strange)} does not occur in --data {data} (it has"
             f" {', '.join(task.labels_of(examples))}); use the same labels in both files"
         )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "training.json").write_text("{}", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}; name a folder that can") from error
+    writable(out)
 
     import torch
     import transformers
@@ -219,7 +224,6 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
     torch.set_num_threads(settings.threads)
     transformers.set_seed(settings.seed)
     begun = time.perf_counter()
-    assert settings.vocabulary
     assert settings.lowercase is not None
     texts = [example.request[field] for example in examples for field in task.fields]
     tokenizer = wordpiece.build(texts, settings.vocabulary, settings.lowercase, settings.max_length)
