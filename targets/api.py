@@ -358,6 +358,9 @@ class Optimization(abc.ABC):
         dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
         return {"dtype": (self.weights_dtype, "+".join(sorted(dtypes)))}
 
+    def release_torch(self) -> None:
+        """Give back what a rewritten module leaves in the process when it is dropped."""
+
     def convert_onnx(self, source: Path, target: Path, device: Device) -> None:
         """Write `target/model.onnx` from `source/model.onnx` (both are directories)."""
         raise NotImplementedError(f"{self.name} makes no ONNX artifact")

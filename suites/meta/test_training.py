@@ -19,7 +19,7 @@ from targets.training.wordpiece import build
 
 ROOT = Path(__file__).parents[2]
 TINY = Settings(
-    steps=30, batch=16, learning_rate=3e-3, hidden=32, layers=1, heads=2, feed_forward=32, max_length=48, vocabulary=200
+    steps=60, batch=16, learning_rate=3e-3, hidden=64, layers=1, heads=2, feed_forward=64, max_length=48, vocabulary=200
 )
 
 SENTIMENT = "text\tlabel\n" + "".join(

@@ -65,7 +65,7 @@ class HuggingFace:
             labels=labels,
             forward=Forward(module, place),
             evidence=lambda: evidence(module, place, optimization),
-            close=release,
+            close=lambda: release(optimization),
         )
 
 
@@ -97,10 +97,11 @@ def evidence(module: Any, place: Any, optimization: Optimization) -> Evidence:
     )
 
 
-def release() -> None:
+def release(optimization: Optimization) -> None:
     """Collect what the runner held; hand cached GPU memory back."""
     import torch
 
+    optimization.release_torch()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
