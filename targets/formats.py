@@ -22,8 +22,8 @@ LABEL = ("label", "sentiment", "class")
 SLICES = "slices"
 COMMENT = re.compile(r"# (slices|id) =(.*)")
 TAG = re.compile(r"([BIESLU])-(\S+)")
-OPENING, CLOSING = "BSU", "ESLU"
-"""Prefixes that begin an entity whatever stands before, or end one whatever follows, in BIO, BIOES and BILOU."""
+OPENING = "BSU"
+"""Prefixes that begin an entity whatever stands before: B, and those of an entity of one word (BIOES, BILOU)."""
 
 
 def read_labelled_text(path: Path) -> list[Example]:
@@ -198,14 +198,13 @@ def _aliased(item: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
 
 @dataclass
 class _Sentence:
-    """A CoNLL sentence while it is read. `ended`: the last tag closed its entity."""
+    """A CoNLL sentence while it is read."""
 
     path: Path
     line: int = 0
     words: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    ended: bool = False
 
     def note(self, line: int, key: str, value: str) -> None:
         """Keep a comment."""
@@ -222,10 +221,9 @@ class _Sentence:
         if tag != "O" and not match:
             raise UserError(f"{self.path}:{line}: tag {tag!r}, should be O, or B- or I- and a type, as in B-PER")
         prefix, kind = match.groups() if match else ("", "")
-        goes_on = bool(self.tags) and self.tags[-1][2:] == kind and not self.ended and prefix not in OPENING
+        goes_on = bool(self.tags) and self.tags[-1][2:] == kind and prefix not in OPENING
         self.words.append(word)
         self.tags.append(f"{'I' if goes_on else 'B'}-{kind}" if kind else "O")
-        self.ended = bool(kind) and prefix in CLOSING
 
     def example(self, taken: Mapping[str, Example]) -> Example:
         """The finished sentence, under an id that is not taken."""
