@@ -358,7 +358,7 @@ class Optimization(abc.ABC):
         dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
         return {"dtype": (self.weights_dtype, "+".join(sorted(dtypes)))}
 
-    def release_torch(self) -> None:
+    def release_torch(self) -> None:  # noqa: B027 - most techniques leave nothing behind
         """Give back what a rewritten module leaves in the process when it is dropped."""
 
     def convert_onnx(self, source: Path, target: Path, device: Device) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -48,7 +47,7 @@ def artifact(cache: Path, name: str, facts: Mapping[str, str], build: Callable[[
         build(draft)
         seal(draft, facts)
         shutil.rmtree(entry, ignore_errors=True)
-        os.replace(draft, entry)
+        draft.replace(entry)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return entry

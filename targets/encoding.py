@@ -53,6 +53,6 @@ def softmax(logits: Floats) -> Floats:
 
 
 def safe_ratio(numerator: Floats, denominator: Floats, empty: float = 0.0) -> Floats:
-    """numerator / denominator elementwise, `empty` where the denominator is 0."""
+    """Numerator / denominator elementwise, `empty` where the denominator is 0."""
     result: Floats = np.where(denominator == 0, empty, numerator / np.where(denominator == 0, 1, denominator))
     return result

@@ -22,7 +22,7 @@ def match(task: str, data: Sequence[str], model: Sequence[str], canonical: Calla
     if unmatched:
         raise UserError(
             f"{task}: labels do not match: the data has {', '.join(sorted(data))}; the model has "
-            f"{', '.join(sorted(model))}; no counterpart for {', '.join(unmatched)}: rename them in the data, or in id2label"
-            " of the model's config.json"
+            f"{', '.join(sorted(model))}; no counterpart for {', '.join(unmatched)}: rename them in the data, or in "
+            "id2label of the model's config.json"
         )
     return names

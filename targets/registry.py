@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean X?" for the nearest known name, or the list of what is known."""
+    """The nearest known name as a question, and the list of what is known; begins with a space."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def requests(task_fields: tuple[str, ...], text: str) -> Request:
     return dict.fromkeys(task_fields, text)
 
 
-def well_formed(target: Target, batch: list[Request], answers: list[Answer]) -> None:
+def well_formed(target: Target, batch: Sequence[Request], answers: Sequence[Answer]) -> None:
     """Assert one answer a request, each well-formed by the task's own laws."""
     assert len(answers) == len(batch), f"got {len(answers)} answers, should be {len(batch)}"
     found = [
@@ -131,7 +133,7 @@ def test_batch_order(target: Target, data: st.DataObject) -> None:
 def test_truncation_is_reported(target: Target) -> None:
     """An input longer than the model says that it was cut (or was read in windows), and a short one does not."""
     fields = target.task.fields
-    short = {field: "Short text." for field in fields}
+    short = dict.fromkeys(fields, "Short text.")
     long = {**short, fields[-1]: "word " * 3000}
     brief, cut = target.run([short])[0], target.run([long])[0]
     assert not brief["truncated"], f"got truncated for {short}, should not be"

@@ -22,7 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 90.0
 MARK = "EDGE_META_RUN"
 """Environment variable that every process of a run inherits, so that none can hide."""
-TEXTS = (("good", "positive"), ("awful", "negative"), ("a great film", "positive"), ("I hate the long queue", "negative"))
+TEXTS = (
+    ("good", "positive"),
+    ("awful", "negative"),
+    ("a great film", "positive"),
+    ("I hate the long queue", "negative"),
+)
 """Texts that the fake engine gets right."""
 
 

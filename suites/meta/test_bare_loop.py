@@ -10,7 +10,7 @@ import pytest
 from fixtures import datasets, devices, guest, models
 from fixtures.guest import Order
 from fixtures.host import ForkServer, Host
-from fixtures.statistics import ratio_of_medians
+from fixtures.statistics import Estimate, ratio_of_medians
 from fixtures.stopwatch import LatencyPlan
 from suites.meta.bare import handwritten_laps, harness_laps, runner_laps
 from targets.registry import backends
@@ -52,6 +52,12 @@ def test_latency_equals_a_bare_loop(host: Host, capsys: pytest.CaptureFixture[st
             f"[{to_bare.low:.3f}, {to_bare.high:.3f}]; / a tutorial's code on the same model: {to_written.value:.3f} "
             f"[{to_written.low:.3f}, {to_written.high:.3f}]"
         )
-    assert to_bare.low is not None and to_bare.high is not None and to_written.low is not None
-    assert to_bare.low <= 1.02 and to_bare.high >= 0.98, f"the ratio lies in [{to_bare.low}, {to_bare.high}], should be 1 ± 2 %"
-    assert to_written.low <= 1.02, f"the suite's runner is slower than a tutorial's code: {to_written}"
+    assert within(to_bare, 0.98, 1.02), f"the ratio to a bare loop is {to_bare}, should be 1 ± 2 %"
+    assert within(to_written, 0.0, 1.02), f"the suite's runner is slower than a tutorial's code: {to_written}"
+
+
+def within(ratio: Estimate, low: float, high: float) -> bool:
+    """Whether the interval of a ratio reaches into [low, high]: a noisy machine widens it, an overhead shifts it."""
+    assert ratio.low is not None
+    assert ratio.high is not None
+    return ratio.low <= high and ratio.high >= low

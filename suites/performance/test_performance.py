@@ -34,6 +34,7 @@ def test_load(target: Target, judged: Judge, record: CaseRecord) -> None:
 
 
 @pytest.mark.benchmark(timer=host_clock, group="latency")
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the target dies first
 def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
     """Latency at batch 1 over a mix of lengths stays within the device's limits."""
     plan = LatencyPlan(target.subject.mix, LEAST, MOST, LATENCY_S, WARM_CAP_S, LATENCY_CAP_S)

@@ -21,12 +21,12 @@ class HuggingFace:
     """The reference engine: every other answer is held against its FP32."""
 
     name = "huggingface"
-    requires = (
+    requires: tuple[Requirement, ...] = (
         Requirement("torch", "pip install '.[huggingface]' (on a Jetson: NVIDIA's own torch wheel)"),
         Requirement("transformers", "pip install '.[huggingface]'"),
     )
     tasks = frozenset({"sentiment", "ner", "qa"})
-    preload = (
+    preload: tuple[str, ...] = (
         "torch",
         "transformers",
         "transformers.models.auto",

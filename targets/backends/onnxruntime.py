@@ -32,13 +32,13 @@ class OnnxRuntime:
     """The ONNX graph of a model, on the execution provider of the device."""
 
     name = "onnxruntime"
-    requires = (
+    requires: tuple[Requirement, ...] = (
         Requirement("onnxruntime", INSTALL),
         Requirement("optimum.onnxruntime", INSTALL),
         Requirement("onnx", INSTALL),
     )
     tasks = frozenset({"sentiment", "ner", "qa"})
-    preload = ("onnxruntime", "transformers.models.auto", "optimum.onnxruntime")
+    preload: tuple[str, ...] = ("onnxruntime", "transformers.models.auto", "optimum.onnxruntime")
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
         """The exported graph, converted if the optimization says so; both cached."""
@@ -80,12 +80,17 @@ class OnnxRuntime:
             labels={int(index): label for index, label in loaded.config.id2label.items()},
             forward=Forward(session),
             evidence=lambda: evidence(session, artifact / "model.onnx", provider, options, optimization),
-            close=gc.collect,
+            close=release,
         )
 
 
+def release() -> None:
+    """Collect the session that the runner held."""
+    gc.collect()
+
+
 class Forward:
-    """Features to the session's inputs, its outputs as they come; `run` copies them to the host, so the device is idle."""
+    """Features to the session's inputs; `run` copies its outputs to the host, so the device is idle when it returns."""
 
     def __init__(self, session: Any) -> None:
         self.session = session
@@ -124,12 +129,12 @@ def convert(optimization: Optimization, plain: Path, folder: Path, device: Devic
 
 
 def evidence(session: Any, path: Path, provider: str, options: Any, optimization: Optimization) -> Evidence:
-    """The provider at the head of the session, where the nodes of a profiled run were placed, and the file's operators."""
+    """The session's first provider, where the nodes of a profiled run were placed, and the file's operators."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
     operators = Counter(node.op_type for node in graph.node)
-    placed = placement(session, path, provider, options)
+    placed = placement(session, path, options)
     proof = optimization.onnx_proof(operators)
     return Evidence(
         requested={
@@ -146,7 +151,7 @@ def evidence(session: Any, path: Path, provider: str, options: Any, optimization
     )
 
 
-def placement(session: Any, path: Path, provider: str, options: Any) -> Counter[str]:
+def placement(session: Any, path: Path, options: Any) -> Counter[str]:
     """Executed nodes by execution provider, from ONNX Runtime's own profile of one run on another session."""
     import onnxruntime
 

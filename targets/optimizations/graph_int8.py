@@ -15,7 +15,7 @@ class GraphInt8(Optimization):
     """O2's fusions with dynamically quantized matrix products."""
 
     def convert_onnx(self, source: Path, target: Path, device: Device) -> None:
-        """Quantize the fused graph with ONNX Runtime's own call, since Optimum's quantizer stumbles over fused graphs."""
+        """Quantize the fused graph with ONNX Runtime's own call: Optimum's quantizer stumbles over fused graphs."""
         from onnx import TensorProto
         from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -90,8 +90,8 @@ class Ner:
     name = "ner"
     head = "TokenClassification"
     primary = "f1"
-    scores = (Score("f1"), Score("precision"), Score("recall"))
-    fields = ("text",)
+    scores: tuple[Score, ...] = (Score("f1"), Score("precision"), Score("recall"))
+    fields: tuple[str, ...] = ("text",)
     per_token = True
 
     def read(self, path: Path) -> list[Example]:

@@ -80,8 +80,8 @@ class QuestionAnswering:
     name = "qa"
     head = "QuestionAnswering"
     primary = "exact_match"
-    scores = (Score("exact_match"), Score("f1"))
-    fields = ("question", "context")
+    scores: tuple[Score, ...] = (Score("exact_match"), Score("f1"))
+    fields: tuple[str, ...] = ("question", "context")
     per_token = True
 
     def read(self, path: Path) -> list[Example]:

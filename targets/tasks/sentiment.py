@@ -32,8 +32,8 @@ class Sentiment:
     name = "sentiment"
     head = "SequenceClassification"
     primary = "accuracy"
-    scores = (Score("accuracy"), Score("f1"))
-    fields = ("text",)
+    scores: tuple[Score, ...] = (Score("accuracy"), Score("f1"))
+    fields: tuple[str, ...] = ("text",)
     per_token = False
 
     def read(self, path: Path) -> list[Example]:

@@ -23,6 +23,8 @@ from targets.training.scoring import predict, scores
 
 CHUNK = 512
 """Examples encoded at once."""
+PARTS = 4
+"""Parts a batch is computed in. All lengths are in each step: batches of one length each unlearn one another."""
 WARMUP = 0.08
 """Share of the steps in which the learning rate rises; afterwards it falls to 0 in a line."""
 
@@ -123,15 +125,29 @@ def collate(batch: Sequence[Mapping[str, NDArray[np.int64]]]) -> dict[str, Any]:
     return result
 
 
-def batches(data: Sequence[Mapping[str, NDArray[np.int64]]], size: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Batches without end: every epoch shuffled anew, rows of similar length together."""
+def batches(
+    data: Sequence[Mapping[str, NDArray[np.int64]]], size: int, seed: int
+) -> Iterator[list[Mapping[str, NDArray[np.int64]]]]:
+    """Batches without end, every epoch in a new order; the rows of a batch sorted by length."""
     rng = np.random.default_rng(seed)
     while True:
-        jitter = rng.uniform(0.85, 1.15, len(data))
-        order = np.argsort([len(row["input_ids"]) * noise for row, noise in zip(data, jitter, strict=True)])
-        starts = rng.permutation(np.arange(0, len(data), size))
-        for start in starts:
-            yield collate([data[index] for index in order[start : start + size]])
+        order = rng.permutation(len(data))
+        for start in range(0, len(data), size):
+            yield sorted((data[index] for index in order[start : start + size]), key=lambda row: len(row["input_ids"]))
+
+
+def backward(model: Any, head: Head, tokenizer: Any, piece: Sequence[Any], settings: Settings, share: float) -> float:
+    """Add the gradient of `share` times the mean loss of some rows; returns that loss."""
+    import torch
+
+    batch = {name: tensor.to(settings.device) for name, tensor in collate(piece).items()}
+    features = {name: batch.pop(name) for name in tokenizer.model_input_names}
+    masked = torch.rand(features["input_ids"].shape, device=settings.device) < (settings.noise or 0)
+    masked &= features["input_ids"] >= len(wordpiece.SPECIAL)
+    features["input_ids"] = features["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
+    loss = share * head.loss(model(**features), batch)
+    loss.backward()
+    return float(loss.item())
 
 
 def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settings: Settings) -> None:
@@ -140,29 +156,26 @@ def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settin
 
     assert settings.steps is not None
     assert settings.learning_rate is not None
-    assert settings.noise is not None
     model.to(settings.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.01)
     warmup = max(1, round(settings.steps * WARMUP))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (settings.steps - step) / max(1, settings.steps - warmup))
     )
+    part = -(-settings.batch // PARTS)
     begun = time.perf_counter()
     for step, batch in zip(range(1, settings.steps + 1), batches(data, settings.batch, settings.seed), strict=False):
-        batch = {name: tensor.to(settings.device) for name, tensor in batch.items()}
-        features = {name: batch.pop(name) for name in tokenizer.model_input_names}
-        masked = torch.rand(features["input_ids"].shape, device=settings.device) < settings.noise
-        masked &= features["input_ids"] >= len(wordpiece.SPECIAL)
-        features["input_ids"] = features["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
-        loss = head.loss(model(**features), batch)
         optimizer.zero_grad()
-        loss.backward()
+        loss = 0.0
+        for begin in range(0, len(batch), part):  # in parts of similar length, so that little is padding
+            piece = batch[begin : begin + part]
+            loss += backward(model, head, tokenizer, piece, settings, len(piece) / len(batch))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % max(1, settings.steps // 20) == 0 or step == settings.steps:
             seconds = time.perf_counter() - begun
-            print(f"step {step}/{settings.steps}  loss {loss.item():.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"step {step}/{settings.steps}  loss {loss:.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Settings) -> Any:

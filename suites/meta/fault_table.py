@@ -1,0 +1,91 @@
+"""The table of planted faults: for each, the checks that caught it and the first sentence of the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from fixtures.results import CaseRecord, Results
+from suites.meta.fault_catalogue import FAULTS, SOUND, Fault
+
+TABLE = pytest.StashKey[str]()
+"""The printed table of this pytest run, for its terminal summary."""
+DIED = "died"
+"""What the catalogue names in a check's place where the target's process must end: any check may see it first."""
+WIDTH = 90
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one fault on one task."""
+
+    fault: Fault
+    record: CaseRecord
+
+    @property
+    def red(self) -> tuple[str, ...]:
+        """The checks that failed, by the name of their function, in the order they ran."""
+        return tuple(
+            check.rpartition("::")[2] for check, text in self.record.checks.items() if text.startswith("failed")
+        )
+
+    @property
+    def caught_by(self) -> tuple[str, ...]:
+        """The expected checks that failed; `died` counts where the process ended."""
+        seen = (*self.red, *((DIED,) if self.record.status == "crashed" else ()))
+        return tuple(check for check in seen if check in self.fault.checks)
+
+    @property
+    def caught(self) -> bool:
+        """Whether an expected check failed."""
+        return self.record.status in ("failed", "crashed") and bool(self.caught_by)
+
+    @property
+    def mark(self) -> str:
+        """How the row went, in a word."""
+        if self.fault.name == SOUND:
+            return "green" if self.record.status == "passed" else "FALSE ALARM"
+        return "caught" if self.caught else "MISSED"
+
+
+def rows(cases: Iterable[CaseRecord]) -> list[Row]:
+    """The rows of the cases that carry a fault (or `sound`), in the catalogue's order."""
+    order = list(FAULTS)
+    found = [Row(FAULTS[case.optimization], case) for case in cases if case.optimization in FAULTS]
+    return sorted(found, key=lambda row: order.index(row.fault.name))
+
+
+def never_red(cases: Sequence[CaseRecord]) -> list[str]:
+    """The checks that no fault turned red: nothing here shows that they can fail."""
+    every = {check.rpartition("::")[2]: 0 for case in cases for check in case.checks}
+    for row in rows(cases):
+        for check in row.red:
+            every[check] += 1
+    return sorted(check for check, times in every.items() if not times)
+
+
+def table(path: Path) -> str:
+    """The table of a results file. Raises UserError if it cannot be read."""
+    cases = Results.read(path).cases
+    lines = [("fault", "task", "", "checks that failed", "first verdict")]
+    lines += [
+        (row.fault.name, row.record.task, row.mark, ", ".join(row.red).replace("test_", ""), short(row.record.reason))
+        for row in rows(cases)
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
+        + f"  {line[3]}"
+        + (f"\n{' ' * (sum(widths) + 6)}{line[4]}" if line[4] else "")
+        for line in lines
+    ]
+    untried = ", ".join(never_red(cases)).replace("test_", "")
+    return "\n".join([*text, f"checks that no fault turned red: {untried or 'none'}"])
+
+
+def short(text: str) -> str:
+    """A sentence's beginning."""
+    return text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
