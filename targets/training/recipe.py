@@ -196,7 +196,22 @@ def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Setti
         **names,
         **({"label2id": {label: index for index, label in enumerate(labels)}} if labels else {}),
     )
-    return getattr(transformers, f"AutoModelFor{task.head}").from_config(config)
+    model = getattr(transformers, f"AutoModelFor{task.head}").from_config(config)
+    place = model.distilbert.embeddings.position_embeddings.weight
+    place.data.copy_(sinusoids(*place.shape) * config.initializer_range)
+    return model
+
+
+def sinusoids(positions: int, width: int) -> Any:
+    """Sines and cosines of the position, (positions, width), of mean square 1 (Vaswani et al. 2017, section 3.5).
+
+    A start from which a distance looks the same everywhere: learned from nothing, late positions never learn to look
+    at their neighbours, because few texts are that long.
+    """
+    import torch
+
+    angles = torch.arange(positions)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=2).reshape(positions, -1)[:, :width] * 2**0.5
 
 
 def writable(out: Path) -> None:
