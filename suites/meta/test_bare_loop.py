@@ -27,6 +27,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     files = models.provision(models.catalogue()["sentiment"]["embedded"], cache, offline=True, trust_pickle=False)
     order = Order("sentiment", "huggingface", "fp32", files, devices.detect(), cache)
     server = ForkServer(backends["huggingface"].preload, {"HF_HUB_OFFLINE": "1"}, Path(cache) / "logs")
+    server.up(timeout_s=120)
     with server.start(timeout_s=120) as started:
         started.call(guest.load, order, files.path, REQUESTS[:1])
         started.call(runner_laps, REQUESTS * 4)
