@@ -2,18 +2,14 @@
 
 Import it in the processes of a run only (pytest's through --targets, the hosts'): it makes `fake/plain` the reference
 of that run, so that no real engine is needed, and its techniques really do kill, exhaust or stop their process.
-With FAKE_TRACE=FILE in the environment each load appends a line `TECHNIQUE PID` to that file.
+With FAKE_TRACE=FILE in the environment, `load TECHNIQUE PID` is appended to that file at each load, and
+`busy TECHNIQUE PID` at the third call.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +19,7 @@ from types import TracebackType
 import numpy as np
 
 from fixtures import cases
+from suites.meta import deeds
 from targets.api import (
     Answer,
     Device,
@@ -49,7 +46,7 @@ LONGEST = 64
 class KeywordRunner:
     """Counts good and bad words; two labels, the second the positive one. `before`: called with each call's number."""
 
-    def __init__(self, names: Mapping[int, str], before: Callable[[int], None]) -> None:
+    def __init__(self, names: Mapping[int, str], before: Callable[[int], object]) -> None:
         self._names = names
         self._before = before
         self._calls = 0
@@ -104,8 +101,8 @@ class KeywordRunner:
 class Behaviour(Optimization):
     """What a technique does to its process: once at load, and before each call (with its number, from 1)."""
 
-    at_load: Callable[[], None] = lambda: None
-    at_call: Callable[[int], None] = lambda number: None
+    at_load: Callable[[int], object] = lambda _: None
+    at_call: Callable[[int], object] = lambda _: None
 
 
 class Fake:
@@ -125,72 +122,48 @@ class Fake:
     def load(self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device) -> Runner:
         """Leave a trace, do what the technique does at load, and be ready."""
         assert isinstance(optimization, Behaviour)
-        if trace := os.environ.get("FAKE_TRACE"):
-            with Path(trace).open("a") as file:
-                file.write(f"{optimization.name} {os.getpid()}\n")
-        optimization.at_load()
+        trace("load", optimization.name)
+        optimization.at_load(0)
         names = json.loads((artifact / "config.json").read_text())["id2label"]
-        return KeywordRunner({int(index): name for index, name in names.items()}, optimization.at_call)
+
+        def before(number: int) -> None:
+            if number == 3:
+                trace("busy", optimization.name)
+            optimization.at_call(number)
+
+        return KeywordRunner({int(index): name for index, name in names.items()}, before)
 
 
-def say(words: str) -> None:
-    """A last line on stderr, for the diagnosis to quote."""
-    print(words, file=sys.stderr, flush=True)
-
-
-def segfault(number: int) -> None:
-    """Read address 0: the kernel sends SIGSEGV."""
-    say("about to read address 0")
-    ctypes.string_at(0)
-
-
-def leave(number: int) -> None:
-    """End the process as a library that calls exit() does."""
-    say("leaving with 3")
-    os._exit(3)
+def trace(event: str, technique: str) -> None:
+    """Tell the tests what happens, and in which process."""
+    if file := os.environ.get("FAKE_TRACE"):
+        with Path(file).open("a") as opened:
+            opened.write(f"{event} {technique} {os.getpid()}\n")
 
 
 def hang(number: int) -> None:
     """Answer the first call, and never again."""
     if number > 1:
-        say("waiting for ever")
-        time.sleep(3600)
-
-
-def exhaust(number: int) -> None:
-    """Ask for more address space than this process may have."""
-    resource.setrlimit(resource.RLIMIT_AS, (2**31, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    np.ones(2**33, dtype=np.uint8)
+        deeds.wait(number)
 
 
 def die_at_third(number: int) -> None:
-    """SIGKILL, as the kernel's out-of-memory killer sends it."""
+    """End as if the kernel had run out of memory."""
     if number == 3:
-        say("the third call")
-        os.kill(os.getpid(), signal.SIGKILL)
+        deeds.killed(number)
 
 
-def refuse() -> None:
-    """What a loader does with a file that it does not understand."""
-    raise ValueError("these weights have 3 heads, the config says 2")
-
-
-def lack() -> None:
+def lack(_: object) -> None:
     """What a backend does where the machine cannot run it."""
     raise Unavailable("the fake accelerator is not here: plug one in")
 
 
-def breed() -> None:
-    """Start a helper process that would outlive its parent by far, in another program without our hooks."""
-    subprocess.Popen(["sleep", "3600"])
-
-
-def limp(number: int) -> None:
+def limp(_: object) -> None:
     """A slow engine, so that there is time to kill something."""
-    time.sleep(0.02)
+    time.sleep(0.1)
 
 
-def register(name: str, **deeds: Callable[..., None]) -> None:
+def register(name: str, **behaviour: Callable[[int], object]) -> None:
     """File a technique of the fake engine."""
     optimizations.register(name)(
         Behaviour(
@@ -201,24 +174,23 @@ def register(name: str, **deeds: Callable[..., None]) -> None:
             max_drop=0.0,
             min_agreement=1.0,
             logit_tolerance=0.0,
-            **deeds,  # type: ignore[arg-type]
+            **behaviour,  # type: ignore[arg-type]
         )
     )
 
 
-REFERENCE = ("fake", "plain")
-cases.REFERENCE = REFERENCE
+cases.REFERENCE = ("fake", "plain")
 backends.register("fake")(Fake("fake"))
 backends.register("absent")(
     Fake("absent", (Requirement("a_module_that_nobody_has", "pip install '.[absent]'"),)),
 )
 register("plain")
-register("segfault", at_call=segfault)
-register("exit", at_call=leave)
+register("segfault", at_call=deeds.segfault)
+register("exit", at_call=deeds.leave)
 register("hang", at_call=hang)
-register("oom", at_call=exhaust)
+register("oom", at_call=deeds.exhaust)
 register("kill-self", at_call=die_at_third)
-register("load-error", at_load=refuse)
+register("load-error", at_load=deeds.refuse)
 register("unavailable", at_load=lack)
-register("parent", at_load=breed, at_call=limp)
+register("parent", at_load=deeds.breed, at_call=limp)
 register("slow", at_call=limp)

@@ -10,44 +10,20 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Answer, Evidence, Floats, Request, Runner, Tick, no_tick
-from targets.encoder import EncoderRunner, Forward
+from suites.meta.fault_kit import DIED, Broken, Fault, Plant, module_of, moved, rewritten
+from targets.api import Answer, Evidence, Floats, Request, Runner
+from targets.encoder import EncoderRunner
 
-Run: TypeAlias = Callable[[Sequence[Request]], list[Answer]]
-Plant: TypeAlias = Callable[[EncoderRunner], Runner]
 Features: TypeAlias = Mapping[str, NDArray[np.int64]]
 
 SOUND = "sound"
 """The entry without a fault, which every check must pass."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A planted fault. `checks`: tests of the suites of which at least one must fail because of it.
-
-    `max_drop`, `min_agreement` and `logit_tolerance` are the contract that the broken target claims to keep: that of
-    FP32, unless the fault stands for a technique that may change the arithmetic.
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    checks: frozenset[str]
-    plant: Plant
-    max_drop: float = 0.0
-    min_agreement: float = 1.0
-    logit_tolerance: float | None = 1e-3
-
-    @property
-    def summary(self) -> str:
-        """What is wrong, in one sentence."""
-        return (self.plant.__doc__ or "").partition("\n")[0]
-
 
 FAULTS: dict[str, Fault] = {}
 KEPT: list[object] = []
@@ -64,53 +40,6 @@ def fault(name: str, tasks: Sequence[str], checks: Sequence[str] = (), **contrac
         return plant
 
     return file
-
-
-class Broken(EncoderRunner):
-    """A runner made from another one's parts, some of them replaced."""
-
-    def __init__(
-        self,
-        real: EncoderRunner,
-        run: Run | None = None,
-        forward: Forward | None = None,
-        labels: Mapping[int, str] | None = None,
-        evidence: Callable[[], Evidence] | None = None,
-    ) -> None:
-        super().__init__(
-            task=real.task,
-            tokenizer=real.tokenizer,
-            labels=labels or real.labels,
-            forward=forward or real._forward,
-            evidence=evidence or real.evidence,
-            close=real.close,
-        )
-        self._answer: Run = run or super().run
-
-    def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
-        """Answer a batch, wrongly."""
-        return self._answer(batch)
-
-
-def rewritten(real: EncoderRunner, change: Callable[[Request, Answer], Answer]) -> Runner:
-    """A runner each of whose answers is changed."""
-    return Broken(real, lambda batch: [change(*pair) for pair in zip(batch, real.run(batch), strict=True)])
-
-
-def respan(text: str, span: Answer, start: int, end: int) -> Answer:
-    """A span elsewhere in the text, quoted as it stands there, so that only its meaning is wrong."""
-    return {**span, "start": start, "end": end, "text": text[start:end]}
-
-
-def moved(request: Request, answer: Answer, place: Callable[[str, int], int]) -> Answer:
-    """An answer (of ner or qa) whose spans are moved."""
-
-    def move(text: str, span: Answer) -> Answer:
-        return respan(text, span, place(text, span["start"]), place(text, span["end"]))
-
-    if "entities" in answer:
-        return {**answer, "entities": [move(request["text"], entity) for entity in answer["entities"]]}
-    return move(request["context"], answer)
 
 
 @fault(SOUND, tasks=("sentiment", "ner", "qa"))
@@ -189,14 +118,14 @@ def ignored_mask(real: EncoderRunner) -> Runner:
     return Broken(real, forward=unmasked)
 
 
-@fault("nan-logits", tasks=("qa",), checks=("test_answers_are_well_formed", "test_logits"))
+@fault("nan-logits", tasks=("ner",), checks=("test_answers_are_well_formed", "test_logits"))
 def nan_logits(real: EncoderRunner) -> Runner:
     """Long inputs overflow to NaN, as in half precision."""
     forward = real._forward
 
     def overflowing(features: Features) -> Sequence[Floats]:
-        long = features["attention_mask"].sum(axis=1) > 48
-        return [np.where(long[:, None], np.float32(np.nan), output) for output in forward(features)]
+        long = features["attention_mask"].sum(axis=1) > 20
+        return [np.where(long[:, None, None], np.float32(np.nan), output) for output in forward(features)]
 
     return Broken(real, forward=overflowing)
 
@@ -208,7 +137,14 @@ def dropout_left_on(real: EncoderRunner) -> Runner:
     return real
 
 
-@fault("wrong-scale", tasks=("sentiment",), checks=("test_drop", "test_agreement"), logit_tolerance=None)
+@fault(
+    "wrong-scale",
+    tasks=("sentiment",),
+    checks=("test_drop", "test_agreement"),
+    max_drop=0.02,
+    min_agreement=0.95,
+    logit_tolerance=None,
+)
 def wrong_scale(real: EncoderRunner) -> Runner:
     """Weights are quantized with a scale that is sixteen times too small, so most of them saturate."""
     import torch
@@ -353,11 +289,11 @@ def slow_first_call(real: EncoderRunner) -> Runner:
     return Broken(real, run)
 
 
-@fault("memory-bloat", tasks=("sentiment",), checks=("test_memory_and_size",))
+@fault("memory-bloat", tasks=("sentiment",), checks=("test_memory_and_size",), kinds=frozenset({"cpu"}))
 def memory_bloat(real: EncoderRunner) -> Runner:
-    """Loading takes a gigabyte more than it keeps."""
-    spare = b"\x01" * 2**30
-    del spare
+    """The first load in a process takes half a gigabyte more than it keeps."""  # lost in what a CUDA context takes
+    if not KEPT:
+        KEPT.append(len(b"\x01" * 2**29))
     return real
 
 
@@ -382,7 +318,7 @@ def load_leak(real: EncoderRunner) -> Runner:
 # How it ends
 
 
-@fault("crash-on-third-call", tasks=("sentiment",), checks=("died",))
+@fault("crash-on-third-call", tasks=("sentiment",), checks=(DIED,))
 def crash_on_third_call(real: EncoderRunner) -> Runner:
     """The third call reads memory that is not there."""
     calls: list[int] = []
@@ -396,7 +332,7 @@ def crash_on_third_call(real: EncoderRunner) -> Runner:
     return Broken(real, run)
 
 
-@fault("hang", tasks=("sentiment",), checks=("died",))
+@fault("hang", tasks=("sentiment",), checks=(DIED,))
 def hang(real: EncoderRunner) -> Runner:
     """The first call never returns."""
 
@@ -405,8 +341,3 @@ def hang(real: EncoderRunner) -> Runner:
             time.sleep(60)
 
     return Broken(real, run)
-
-
-def module_of(real: EncoderRunner) -> Any:
-    """The PyTorch module behind a runner of the huggingface backend."""
-    return real._forward.module  # type: ignore[attr-defined]

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from fixtures.results import CaseRecord, Results
-from suites.meta.fault_catalogue import FAULTS, SOUND, Fault
+from suites.meta.fault_catalogue import FAULTS, SOUND
+from suites.meta.fault_kit import DIED, Fault
 
 TABLE = pytest.StashKey[str]()
 """The printed table of this pytest run, for its terminal summary."""
-DIED = "died"
-"""What the catalogue names in a check's place where the target's process must end: any check may see it first."""
-WIDTH = 90
+WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,13 @@ class Row:
     def caught(self) -> bool:
         """Whether an expected check failed."""
         return self.record.status in ("failed", "crashed") and bool(self.caught_by)
+
+    @property
+    def verdict(self) -> str:
+        """The first line of what the expected check said, else of the record's reason."""
+        said = {check.rpartition("::")[2]: text for check, text in self.record.checks.items()}
+        text = next((said[check] for check in self.caught_by if check in said), self.record.reason)
+        return next(iter(text.removeprefix("failed: ").removeprefix("AssertionError: ").splitlines()), "")
 
     @property
     def mark(self) -> str:
@@ -72,7 +78,7 @@ def table(path: Path) -> str:
     cases = Results.read(path).cases
     lines = [("fault", "task", "", "checks that failed", "first verdict")]
     lines += [
-        (row.fault.name, row.record.task, row.mark, ", ".join(row.red).replace("test_", ""), short(row.record.reason))
+        (row.fault.name, row.record.task, row.mark, ", ".join(row.red).replace("test_", ""), short(row.verdict))
         for row in rows(cases)
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

@@ -18,7 +18,7 @@ from targets.registry import backends, optimizations
 
 
 class Faulty(HuggingFace):
-    """PyTorch FP32, broken after loading. One backend a task, because a fault is planted on the tasks it is made for."""
+    """PyTorch FP32, broken after loading. One backend a task, because a fault is made for certain tasks."""
 
     def __init__(self, task: str) -> None:
         self.name = f"faulty-{task}"
@@ -46,6 +46,7 @@ def register() -> None:
                 group="fault",
                 summary=fault.summary,
                 backends=frozenset(f"faulty-{task}" for task in fault.tasks),
+                kinds=fault.kinds,
                 max_drop=fault.max_drop,
                 min_agreement=fault.min_agreement,
                 logit_tolerance=fault.logit_tolerance,

@@ -120,10 +120,11 @@ def until(what: Callable[[], bool], within_s: float = 30.0) -> bool:
     return True
 
 
-def loads(trace: Path) -> list[tuple[str, int]]:
-    """(technique, process id) of every load of the fake engine."""
+def traced(trace: Path, event: str = "load") -> list[tuple[str, int]]:
+    """(technique, process id) of every load of the fake engine, or of what else it tells (see suites/meta/fake.py)."""
     lines = trace.read_text().splitlines() if trace.exists() else []
-    return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
+    found = [line.split() for line in lines]
+    return [(name, int(pid)) for kind, name, pid in found if kind == event]
 
 
 def model(folder: Path) -> Path:

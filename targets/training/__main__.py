@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from targets.api import UserError
-from targets.training.recipe import Settings, train
+from targets.training.recipe import train
+from targets.training.settings import Settings
 
 
 def parser() -> argparse.ArgumentParser:

@@ -40,7 +40,7 @@ class Head(Protocol):
 class SequenceClassification:
     """One label a text."""
 
-    steps, learning_rate, noise, lowercase = 2500, 1e-3, 0.0, True
+    steps, learning_rate, noise, lowercase = 1200, 2e-3, 0.0, True
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """The labels that occur."""
@@ -63,7 +63,7 @@ class SequenceClassification:
 class TokenClassification:
     """One BIO tag a word, taught at the word's first token."""
 
-    steps, learning_rate, noise, lowercase = 1000, 1e-3, 0.1, False
+    steps, learning_rate, noise, lowercase = 900, 2e-3, 0.05, False
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """O, then B and I of each entity type that occurs."""
@@ -99,7 +99,7 @@ class QuestionAnswering:
     windows of one context: the answer's lie above 0, all others below.
     """
 
-    steps, learning_rate, noise, lowercase = 1500, 1.5e-3, 0.0, True
+    steps, learning_rate, noise, lowercase = 1500, 2e-3, 0.0, True
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """Positions have no names."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from targets.api import Example, Task, Tokenizer, UserError
 from targets.registry import tasks
 from targets.training import wordpiece
 from targets.training.heads import IGNORED, Head, head_of
+from targets.training.model import new_model
 from targets.training.scoring import predict, scores
+from targets.training.settings import Settings, check
 
 CHUNK = 512
 """Examples encoded at once."""
@@ -27,53 +30,6 @@ PARTS = 4
 """Parts a batch is computed in. All lengths are in each step: batches of one length each unlearn one another."""
 WARMUP = 0.08
 """Share of the steps in which the learning rate rises; afterwards it falls to 0 in a line."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The size of the model and the length of its training. None: the head's usual value."""
-
-    steps: int | None = None
-    batch: int = 64
-    learning_rate: float | None = None
-    noise: float | None = None
-    lowercase: bool | None = None
-    hidden: int = 128
-    layers: int = 2
-    heads: int = 4
-    feed_forward: int = 384
-    max_length: int = 128
-    vocabulary: int = 3000
-    seed: int = 0
-    threads: int = 2
-    device: str = "cpu"
-
-    def with_defaults(self, head: Head) -> Settings:
-        """The same with every None filled in."""
-        names = ("steps", "learning_rate", "noise", "lowercase")
-        return replace(self, **{name: getattr(head, name) for name in names if getattr(self, name) is None})
-
-
-def check(settings: Settings) -> None:
-    """Refuse sizes that no model can have.
-
-    Raises:
-        UserError: names the option.
-    """
-    import torch
-
-    rules = {
-        f"--hidden {settings.hidden}: should be a multiple of --heads {settings.heads}": settings.hidden
-        % settings.heads,
-        f"--vocabulary {settings.vocabulary}: should be at least 170, to hold every letter": settings.vocabulary < 170,
-        f"--max-length {settings.max_length}: should be at least 16 tokens": settings.max_length < 16,
-        f"--learning-rate {settings.learning_rate}: should be above 0": (settings.learning_rate or 1) <= 0,
-        f"--device {settings.device}: should be cpu or cuda": settings.device not in ("cpu", "cuda"),
-        "--device cuda: PyTorch finds no CUDA device here": settings.device == "cuda" and not torch.cuda.is_available(),
-    }
-    for sentence, broken in rules.items():
-        if broken:
-            raise UserError(sentence)
 
 
 def sha256(path: Path) -> str:
@@ -178,42 +134,6 @@ def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settin
             print(f"step {step}/{settings.steps}  loss {loss:.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
-def new_model(task: Task, labels: Sequence[str], tokenizer: Any, settings: Settings) -> Any:
-    """A DistilBERT of the wanted size with seeded random weights."""
-    import transformers
-
-    names = {"num_labels": len(labels), "id2label": dict(enumerate(labels))} if labels else {}
-    config = transformers.DistilBertConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=settings.max_length,
-        dim=settings.hidden,
-        n_layers=settings.layers,
-        n_heads=settings.heads,
-        hidden_dim=settings.feed_forward,
-        attention_dropout=0.0,
-        seq_classif_dropout=0.1,
-        pad_token_id=tokenizer.pad_token_id,
-        **names,
-        **({"label2id": {label: index for index, label in enumerate(labels)}} if labels else {}),
-    )
-    model = getattr(transformers, f"AutoModelFor{task.head}").from_config(config)
-    place = model.distilbert.embeddings.position_embeddings.weight
-    place.data.copy_(sinusoids(*place.shape) * config.initializer_range)
-    return model
-
-
-def sinusoids(positions: int, width: int) -> Any:
-    """Sines and cosines of the position, (positions, width), of mean square 1 (Vaswani et al. 2017, section 3.5).
-
-    A start from which a distance looks the same everywhere: learned from nothing, late positions never learn to look
-    at their neighbours, because few texts are that long.
-    """
-    import torch
-
-    angles = torch.arange(positions)[:, None] / 10000 ** (torch.arange(0, width, 2) / width)
-    return torch.stack((angles.sin(), angles.cos()), dim=2).reshape(positions, -1)[:, :width] * 2**0.5
-
-
 def writable(out: Path) -> None:
     """Make the folder, and see that a file can be written there.
 
@@ -222,7 +142,7 @@ def writable(out: Path) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "training.json").write_text("{}", encoding="utf-8")
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written: {error.strerror}; name a folder that can") from error
 

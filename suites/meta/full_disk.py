@@ -1,0 +1,10 @@
+"""For `--targets=suites.meta.full_disk`: the build folder's disk has 1 MB left."""
+
+from functools import partial
+from types import SimpleNamespace
+
+from fixtures import journal, records
+
+vars(records)["prepare_build_folder"] = partial(
+    journal.prepare_build_folder, disk_usage=lambda _: SimpleNamespace(free=2**20)
+)

@@ -1,0 +1,133 @@
+"""The suites against targets that are broken on purpose: every fault of the catalogue turns its case red."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.options import ROOT
+from fixtures.results import CaseRecord, Results
+from suites.meta.fault_catalogue import FAULTS, SOUND, fault, sound
+from suites.meta.fault_kit import Fault
+from suites.meta.fault_table import TABLE, Row, never_red, rows, table
+
+CELLS = [(each, task) for each in FAULTS.values() for task in each.tasks]
+PLANTED = [cell for cell in CELLS if cell[0].name != SOUND]
+ALL_TASKS = FAULTS[SOUND].tasks
+CHECKS = "not latency and not throughput and (not speedup or slow or sound) and not (slow and conformance)"
+"""What runs: all but the checks without a limit here, and what takes long only where it tells something."""
+LIMIT_S = 900
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Results:
+    """One run of the suites over all planted faults, in a process of its own."""
+    build = tmp_path_factory.mktemp("faults")
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "--offline"),
+        "--targets=suites.meta.faults",
+        f"--backend={','.join(f'faulty-{task}' for task in ALL_TASKS)}",
+        f"--thresholds={ROOT / 'suites/meta/faults_thresholds.yaml'}",
+        *("--samples=60", "--call-timeout=20", f"--build={build}", "-k", CHECKS),
+    ]
+    # a passive wait: threads that spin for work would fight with whatever else runs on this machine
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+    path = build / "results.json"
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    pytestconfig.stash[TABLE] = table(path)
+    return Results.read(path)
+
+
+@pytest.fixture(scope="module")
+def found(run: Results) -> dict[tuple[str, str], Row]:
+    """What came of each fault on each task."""
+    return {(row.fault.name, row.record.task): row for row in rows(run.cases)}
+
+
+@pytest.mark.parametrize(("planted", "task"), PLANTED, ids=[f"{each.name}-{task}" for each, task in PLANTED])
+def test_fault_is_caught(planted: Fault, task: str, run: Results, found: dict[tuple[str, str], Row]) -> None:
+    """A planted fault turns its case red, by a check that the catalogue names for it."""
+    if planted.kinds and run.device["kind"] not in planted.kinds:
+        pytest.skip(f"exists on {', '.join(planted.kinds)} only; this device is {run.device['kind']}")
+    row = found[planted.name, task]
+    assert row.caught, f"failed: {row.red or 'nothing'}; should be one of {sorted(planted.checks)}: {row.record.checks}"
+
+
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_sound_target_is_green(task: str, found: dict[tuple[str, str], Row]) -> None:
+    """The same backend without a fault passes every check: what turns the others red is their fault."""
+    row = found[SOUND, task]
+    assert row.record.status == "passed", row.record.checks
+
+
+def test_every_fault_ran(run: Results, found: dict[tuple[str, str], Row]) -> None:
+    """No fault of the catalogue is left out of the run."""
+    kind = run.device["kind"]
+    assert set(found) == {(each.name, task) for each, task in CELLS if not each.kinds or kind in each.kinds}
+
+
+def test_every_check_can_fail(run: Results) -> None:
+    """Each check that ran is turned red by some fault: none is there for show."""
+    kind = run.device["kind"]
+    absent = {check for each in FAULTS.values() if each.kinds and kind not in each.kinds for check in each.checks}
+    assert set(never_red(run.cases)) <= absent
+
+
+def row(name: str, status: str, **checks: str) -> Row:
+    """A row as a run might have left it."""
+    record = CaseRecord("", "sentiment", "embedded", "faulty-sentiment", name, status=status)
+    record.checks = {f"conformance/test_laws.py::{check}": text for check, text in checks.items()}
+    return Row(FAULTS[name], record)
+
+
+def test_unexpected_check_is_no_catch() -> None:
+    """A fault that only an unrelated check stumbles over counts as missed."""
+    assert row("call-leak", "failed", test_calls_leak_nothing="failed: it grew").mark == "caught"
+    assert row("call-leak", "failed", test_determinism="failed: it differs").mark == "MISSED"
+    assert row("call-leak", "passed", test_calls_leak_nothing="passed").mark == "MISSED"
+    assert row("hang", "crashed", test_load="failed: hang").mark == "caught"
+    assert row("hang", "failed", test_load="failed: slow").mark == "MISSED"
+
+
+def test_red_sound_target_is_a_false_alarm() -> None:
+    """A sound target that is not green shows as a false alarm."""
+    assert row(SOUND, "passed", test_load="passed").mark == "green"
+    assert row(SOUND, "failed", test_load="failed: slow").mark == "FALSE ALARM"
+
+
+def test_checks_that_never_fail_are_told() -> None:
+    """A check is untried until a fault has turned it red."""
+    records = [
+        row(SOUND, "passed", test_load="passed", test_determinism="passed").record,
+        row("call-leak", "failed", test_load="passed", test_determinism="failed: it differs").record,
+    ]
+    assert never_red(records) == ["test_load"]
+
+
+def test_table_names_fault_checks_and_verdict(tmp_path: Path) -> None:
+    """The table shows each fault with its task, the checks that failed and the first sentence of the expected one."""
+    failed = row("call-leak", "failed", test_load="failed: x", test_calls_leak_nothing="failed: it grew by 32 MB")
+    Results({}, {}, {}, [failed.record]).write(tmp_path / "results.json")
+    text = " ".join(table(tmp_path / "results.json").split())
+    assert "call-leak sentiment caught load, calls_leak_nothing it grew by 32 MB checks" in text
+
+
+def test_fault_names_are_unique() -> None:
+    """Two faults of one name are refused."""
+    with pytest.raises(ValueError, match="'sound' is in the catalogue twice"):
+        fault(SOUND, tasks=("sentiment",))(sound)
+
+
+def test_table_program_refuses_a_missing_file(tmp_path: Path) -> None:
+    """Without a results file the program says so in one sentence."""
+    command = [sys.executable, "-m", "suites.meta.faults", str(tmp_path / "none.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"{tmp_path / 'none.json'}: no such results file; a run writes one (--results FILE)"
+    ]
