@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -
         "--targets=suites.meta.faults",
         f"--backend={','.join(f'faulty-{task}' for task in ALL_TASKS)}",
         f"--thresholds={ROOT / 'suites/meta/faults_thresholds.yaml'}",
-        *("--samples=60", "--call-timeout=20", f"--build={build}", "-k", CHECKS),
+        *("--samples=60", "--call-timeout=15", f"--build={build}", "-k", CHECKS),
     ]
     # a passive wait: threads that spin for work would fight with whatever else runs on this machine
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTEST_ADDOPTS": ""}

@@ -54,12 +54,13 @@ def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: B
 
 def test_throughput(target: Target, judged: Judge, record: CaseRecord) -> None:
     """Throughput at batch sizes 1 to 32, as far as the device allows, reaches the device's limits."""
+    mix = target.subject.mix
     sizes = tuple(size for size in BATCH_SIZES if size <= target.session.device.max_batch)
-    found = target.call(stopwatch.throughput, ThroughputPlan(target.subject.mix, sizes, THROUGHPUT_S))
-    spend(record, found.warm_s, found.measure_s)
-    by_size = {f"batch{size}": Estimate(value, n=len(found.laps_ms[size])) for size, value in found.per_s.items()}
-    best = max(found.per_s, key=lambda size: found.per_s[size])
-    by_size["best"] = Estimate(found.per_s[best], n=len(found.laps_ms[best]))
+    found = {size: target.call(stopwatch.throughput, ThroughputPlan(mix, size, THROUGHPUT_S)) for size in sizes}
+    spend(record, sum(one.warm_s for one in found.values()), sum(one.measure_s for one in found.values()))
+    best = max(found, key=lambda size: found[size].per_s)
+    by_size = {f"batch{size}": Estimate(one.per_s, n=len(one.laps_ms)) for size, one in found.items()}
+    by_size["best"] = by_size[f"batch{best}"]
     how = f"whole batches of {', '.join(map(str, sizes))} for at least {THROUGHPUT_S} s each; best at batch {best}"
     judged(Measurement("throughput_per_s", unit="/s", estimates=by_size, how=how))
 
