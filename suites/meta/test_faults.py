@@ -62,7 +62,7 @@ def test_fault_is_caught(planted: Fault, task: str, run: Results, found: dict[tu
 def test_sound_target_is_green(task: str, found: dict[tuple[str, str], Row]) -> None:
     """The same backend without a fault passes every check: what turns the others red is their fault."""
     row = found[SOUND, task]
-    assert row.record.status == "passed", row.record.checks
+    assert row.record.status == "passed", f"{row.record.reason} (failed: {', '.join(row.red)})"
 
 
 def test_every_fault_ran(run: Results, found: dict[tuple[str, str], Row]) -> None:

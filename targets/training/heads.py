@@ -40,7 +40,7 @@ class Head(Protocol):
 class SequenceClassification:
     """One label a text."""
 
-    steps, learning_rate, noise, lowercase = 1200, 2e-3, 0.0, True
+    steps, learning_rate, noise, lowercase = 2800, 1e-3, 0.0, True
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """The labels that occur."""
