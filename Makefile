@@ -23,9 +23,9 @@ report: node_modules/.installed
 
 models: .venv/installed
 	$(BIN)/python -m fixtures.corpus --out build/corpus
-	$(BIN)/python -m targets.training --task sentiment --data build/corpus/sentiment/train.tsv --eval build/corpus/sentiment/dev.tsv --out fixtures/zoo/sentiment
-	$(BIN)/python -m targets.training --task ner --data build/corpus/ner/train.conll --eval build/corpus/ner/dev.conll --out fixtures/zoo/ner
-	$(BIN)/python -m targets.training --task qa --data build/corpus/qa/train.json --eval build/corpus/qa/dev.json --out fixtures/zoo/qa
+	$(BIN)/python -m targets.training --task sentiment --data build/corpus/sentiment/train.tsv --eval fixtures/data/sentiment/test.tsv --out fixtures/zoo/sentiment
+	$(BIN)/python -m targets.training --task ner --data build/corpus/ner/train.conll --eval fixtures/data/ner/test.conll --out fixtures/zoo/ner
+	$(BIN)/python -m targets.training --task qa --data build/corpus/qa/train.json --eval fixtures/data/qa/test.json --out fixtures/zoo/qa
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -173,6 +173,7 @@ def test_spans_count_characters(target: Target) -> None:
 
 
 @pytest.mark.tasks("qa")
+@pytest.mark.usefixtures("meaningful")
 def test_answer_beyond_the_first_window(target: Target) -> None:
     """An answer far behind the first window is found in the original text."""
     filler = "The afternoon was quiet and nothing of note happened in the valley. " * 40

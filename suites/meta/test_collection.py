@@ -110,7 +110,11 @@ def collect(build: Path, *arguments: str, cases: int) -> Collected:
         "-qq",
         "--targets=suites.meta.many",
         *arguments,
-        environment={"MANY_CASES": str(cases), "MANY_REPORT": str(report)},
+        environment={
+            "MANY_CASES": str(cases),
+            "MANY_REPORT": str(report),
+            "PYTHONDONTWRITEBYTECODE": "",  # as on a user's machine, where the second run finds compiled modules
+        },
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert found.code == 0, found.output[-2000:]

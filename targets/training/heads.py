@@ -99,7 +99,7 @@ class QuestionAnswering:
     windows of one context: the answer's lie above 0, all others below.
     """
 
-    steps, learning_rate, noise, lowercase = 1500, 2e-3, 0.0, True
+    steps, learning_rate, noise, lowercase = 2200, 2e-3, 0.0, True
 
     def labels(self, task: Task, examples: Sequence[Example]) -> list[str]:
         """Positions have no names."""
