@@ -128,6 +128,7 @@ def growth(tmp_path_factory: pytest.TempPathFactory) -> list[Collected]:
     """Collections of a quarter, half and all of 10,000 cases."""
     folder = tmp_path_factory.mktemp("many")
     words = ("--backend=many", f"--model=sentiment={model(folder / 'tiny')}", SCORE)
+    collect(folder / "first", *words, cases=10)  # compiles modules, which is no matter of how many cases there are
     return [collect(folder / str(cases), *words, cases=cases) for cases in (MOST // 4, MOST // 2, MOST)]
 
 
