@@ -172,8 +172,10 @@ def test_an_id_of_the_hub_becomes_a_model(text: str, name: str, repo: str, revis
 @pytest.mark.parametrize(
     "text", ["./mine", "../mine", "/no/such/folder", "~/no/such", "a/b/c", "mine/", "a b", "a@", "@v1", ""]
 )
-def test_a_path_where_nothing_is_is_refused(text: str) -> None:
+def test_a_path_where_nothing_is_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks like a path and is none is refused, rather than looked up on the Hub."""
+    (folder := tmp_path / "here").mkdir()
+    monkeypatch.chdir(folder)
     if text == "":
         text = "mine\\folder"
     with pytest.raises(UserError, match=r"^--model qa=.*: no such folder; give one that exists, or ORG/NAME"):
