@@ -16,8 +16,8 @@ from fixtures.statistics import Estimate, min_samples
 from fixtures.stopwatch import LatencyPlan, ThroughputPlan
 from fixtures.verdict import Measurement
 
-LATENCY_S = 1.0
-THROUGHPUT_S = 0.1
+LATENCY_S = 0.8
+THROUGHPUT_S = 0.06
 LEAST, MOST = min_samples(0.95), 1000
 WARM_CAP_S, LATENCY_CAP_S = 5.0, 30.0
 
