@@ -1,6 +1,7 @@
 # Thin: every recipe is a command you can type yourself; the README shows them without make.
 PYTHON ?= python3
 ARGS ?=
+BUILD ?= build
 BIN := .venv/bin
 JETSON := $(wildcard /etc/nv_tegra_release)
 CUDA := $(wildcard /dev/nvidia0)
@@ -13,13 +14,14 @@ CONSTRAINTS := $(if $(JETSON),build/installed.txt,constraints.txt)
 .PHONY: bench test report models lint clean
 
 bench: .venv/installed node_modules/.installed
-	$(BIN)/python -m pytest $(ARGS); status=$$?; $(BIN)/python -m fixtures.report build/allure-results build/report; exit $$status
+	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
+	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
 test: .venv/installed
 	$(BIN)/python -m pytest suites/meta $(ARGS)
 
 report: node_modules/.installed
-	$(BIN)/python -m fixtures.report build/allure-results build/report
+	$(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report
 
 models: .venv/installed
 	$(BIN)/python -m fixtures.corpus --out build/corpus
@@ -40,8 +42,7 @@ lint: .venv/installed
 
 # The report needs Node; without it everything else is still done, and the report step says how to get it.
 node_modules/.installed: package-lock.json
-	@mkdir -p node_modules
-	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund; fi && mkdir -p node_modules && touch $@
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && touch $@ || echo 'npm ci failed'; fi
 
 clean:
-	rm -rf build
+	rm -rf $(BUILD)
