@@ -185,6 +185,7 @@ backends.register("absent")(
     Fake("absent", (Requirement("a_module_that_nobody_has", "pip install '.[absent]'"),)),
 )
 register("plain")
+register("twin")
 register("segfault", at_call=deeds.segfault)
 register("exit", at_call=deeds.leave)
 register("hang", at_call=hang)

@@ -186,3 +186,16 @@ def test_the_exit_code_cannot_lie(statuses: tuple[str, ...], before: int, after:
     known = results()
     known.cases = [record("fake", f"t{number}", status=status) for number, status in enumerate(statuses)]
     assert exit_status(known, before) == after
+
+
+@pytest.mark.parametrize("narrow", [True, False])
+def test_comparisons_need_no_room_for_two(tmp_path: Path, narrow: bool) -> None:
+    """Where memory holds one target only, it is compared with the reference all the same, and the record says how."""
+    words = [*arguments(tmp_path, "plain", "twin"), *(["--targets=suites.meta.narrow"] if narrow else [])]
+    found = run(tmp_path / "build", *words, "-k", "speedup or agreement or logits or drop")
+    assert found.code == 0, found.output[-2000:]
+    twin = found.cases["twin"]
+    assert (twin["metrics"]["agreement"], twin["metrics"]["logit_difference"], twin["metrics"]["drop"]) == (1, 0, 0)
+    assert twin["metrics"]["speedup"] > 0
+    how = "back to back" if narrow else "in turns"
+    assert [note for note in twin["notes"] if note.startswith(f"speed-up {how} with")], twin["notes"]
