@@ -6,21 +6,24 @@ JSON-ready mappings: the same objects travel through pipes, into `answers.jsonl`
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from targets.optimization import Optimization
 
 Request: TypeAlias = Mapping[str, Any]
 """What is asked, in the task's own keys: `{"text": str}`, or `{"question": str, "context": str}`."""
 
 Answer: TypeAlias = Mapping[str, Any]
-"""What came back. Every answer has `tokens` (int, tokens the model read) and `truncated` (bool)."""
+"""What came back. Every answer has `tokens` (int, tokens the model read) and `truncated` (bool); what a generator's
+answer has beside them stands in targets/generation.py."""
 
 Tick: TypeAlias = Callable[[], None]
 """Called once per produced token, so that the harness owns the clock. Encoders never call it."""
@@ -43,6 +46,10 @@ class Unavailable(Exception):
     """This cell exists, but this machine cannot run it; the message says why and how to get it."""
 
 
+class Unsupported(Exception):
+    """This engine has no such output or ability, as the message says: a check that needs it is skipped, no more."""
+
+
 @dataclass(frozen=True)
 class Example:
     """One labelled request. `gold` is the task's own truth; `slices` name the groups it is reported in."""
@@ -55,18 +62,29 @@ class Example:
 
 @dataclass(frozen=True)
 class Requirement:
-    """An importable module that something needs, and the command that installs it."""
+    """Something a backend needs, and how to get it: an importable module, or with `program` one that `find` finds."""
 
     module: str
     install: str
+    find: Callable[[], str | None] | None = None
+    """For what is no module: returns where it is, or None; cheap, because it is asked at collection."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A quality metric of a task in [0, 1]. `higher_is_better` is its direction."""
+    """A quality metric of a task. `higher_is_better` is its direction; `top` its best value (None: it has none).
+
+    Accuracies and F1 lie in [0, 1]; BLEU and chrF, as their field writes them, in [0, 100]; perplexity has no top.
+    """
 
     name: str
     higher_is_better: bool = True
+    top: float | None = 1.0
+
+    def loss(self, before: Floats, after: Floats) -> Floats:
+        """What is lost from one value to another: a share of `top`, or without one the relative growth."""
+        lost: Floats = (before - after) / self.top if self.top else after / before - 1
+        return lost
 
 
 @dataclass(frozen=True)
@@ -128,63 +146,31 @@ class DeviceKind(Protocol):
         ...
 
 
-class Tokenizer(Protocol):
-    """The part of a Hugging Face fast tokenizer that tasks use."""
-
-    model_max_length: int
-    model_input_names: list[str]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """A BatchEncoding; see transformers.PreTrainedTokenizerFast.__call__."""
-        ...
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A batch ready for a model.
-
-    `features`: int64 arrays (rows, sequence length) by model input name, `attention_mask` among them. `owner`: for each
-    row, the index of its request (question answering cuts one request into several rows). `tokens` and `truncated`: per
-    request. `rows`: what the tokenizer knows of each row (tokenizers.Encoding), for tasks that quote the text.
-    """
-
-    features: Mapping[str, NDArray[np.int64]]
-    owner: Sequence[int]
-    tokens: Sequence[int]
-    truncated: Sequence[bool]
-    rows: Sequence[Any]
-
-
 class Task(Protocol):
     """What is asked: the shape of request and answer, and how an answer is scored. One file in `targets/tasks/`.
 
-    Scoring goes through tallies: each example yields a small vector of counts; scores are functions of their sum.
-    Slices, confidence intervals and the total so come from one pass.
+    This is what every task has; an encoder's task is an `EncoderTask` (targets/encoding.py), a generator's a
+    `GeneratorTask` (targets/generation.py). Scoring goes through tallies: each example yields a small vector of counts;
+    scores are functions of their sum. Slices, confidence intervals and the total so come from one pass.
     """
 
     name: str
+    family: str
+    """"encoder", "seq2seq" or "causal": how the model answers, and so which laws and metrics it has."""
     head: str
     """The Auto class suffix, for example "SequenceClassification"."""
+    architectures: tuple[str, ...]
+    """How the class names of its models end, as `architectures` in config.json has them."""
     primary: str
     """The score that limits and contracts speak of."""
     scores: tuple[Score, ...]
-    fields: tuple[str, ...]
-    """The keys of a request, each a string; the last one is the one that may be long."""
-    per_token: bool
-    """Whether each output has one row of numbers per token (else one per input row)."""
 
     def read(self, path: Path) -> list[Example]:
         """Examples from a file in one of the task's formats. Raises UserError with file and line."""
         ...
 
-    def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
-        """Tokenize a batch; longer inputs than the model reads are cut by tokens and say so, or windowed."""
-        ...
-
-    def decode(
-        self, outputs: Sequence[Floats], encoded: Encoded, requests: Sequence[Request], labels: Labels
-    ) -> list[Answer]:
-        """Turn the model's outputs (one array a head, each (rows, ...)) into one answer per request, in order."""
+    def ask(self, text: str) -> Request:
+        """A request made of any one text."""
         ...
 
     def match_labels(self, data: Sequence[str], model: Sequence[str]) -> dict[str, str]:
@@ -208,7 +194,7 @@ class Task(Protocol):
         ...
 
     def same(self, left: Answer, right: Answer) -> bool:
-        """Whether two answers say the same (label, entities, span), whatever their scores."""
+        """Whether two answers say the same (label, entities, span, text), whatever their scores."""
         ...
 
     def problems(self, request: Request, answer: Answer) -> list[str]:
@@ -220,7 +206,9 @@ class Task(Protocol):
 class ModelFiles:
     """A provisioned model: a local directory in Hugging Face layout with safetensors weights.
 
-    `digest` is the sha256 over its files, and keys every artifact made from it.
+    `digest` is the sha256 over its files, and keys every artifact made from it. `format`: "safetensors"; "gguf", where
+    `path` is the file; or the name of the backend that serves it ("ollama", "openai"), where `name` is what it is
+    called there and `path` means nothing.
     """
 
     name: str
@@ -228,6 +216,7 @@ class ModelFiles:
     digest: str
     source: str
     trust_pickle: bool = False
+    format: str = "safetensors"
 
 
 @runtime_checkable
@@ -239,7 +228,11 @@ class Runner(Protocol):
         ...
 
     def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
-        """The raw outputs per request: one float array per row and head, cut to the row's real tokens."""
+        """The raw outputs per request: one float array per row and head, cut to the row's real tokens.
+
+        Of a causal model: one array (tokens of the prompt, vocabulary), row i being the logits after token i. Raises
+        Unsupported where the engine does not give them.
+        """
         ...
 
     def evidence(self) -> Evidence:
@@ -248,7 +241,7 @@ class Runner(Protocol):
 
     @property
     def labels(self) -> Labels:
-        """The model's id2label."""
+        """The model's id2label; empty for generators."""
         ...
 
     def close(self) -> None:
@@ -289,6 +282,8 @@ class Backend(Protocol):
     name: str
     requires: tuple[Requirement, ...]
     tasks: frozenset[str]
+    formats: frozenset[str]
+    """The model formats it loads, or makes its artifact from (see ModelFiles)."""
     preload: tuple[str, ...]
     """Modules that the fork server imports once, so that a start costs no import."""
 
@@ -302,78 +297,3 @@ class Backend(Protocol):
     def load(self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device) -> Runner:
         """Load the artifact. Raises Unavailable if this machine cannot run it, UserError if the files are bad."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimization(abc.ABC):
-    """A technique: a name, where it applies, and what it may cost by its own contract. One file each.
-
-    `needs`: names that must be in the device's `supports`. `dtype`: the number format it computes in, which the device
-    must have natively. `kinds`: the device kinds it exists on (empty: all).
-    `max_drop`: the largest allowed loss of the primary score against the FP32 reference, absolute.
-    `min_agreement`: the smallest allowed share of examples answered as the reference does.
-    `logit_tolerance`: the largest allowed absolute difference of a logit from the reference's; None where the technique
-    changes the arithmetic and only the contract above holds.
-    """
-
-    name: str
-    group: str
-    summary: str
-    backends: frozenset[str]
-    max_drop: float
-    min_agreement: float
-    logit_tolerance: float | None = None
-    needs: frozenset[str] = frozenset()
-    dtype: str = "float32"
-    kinds: frozenset[str] = frozenset()
-
-    def unavailable(self, device: Device) -> str | None:
-        """Why this technique cannot run on the device, or None."""
-        missing = self.needs - device.supports
-        if missing:
-            return f"{self.name} needs {', '.join(sorted(missing))}, which {device.name} does not offer"
-        if self.dtype not in device.native:
-            return f"{device.model} does not compute {self.dtype} natively (it has {', '.join(sorted(device.native))})"
-        return None
-
-    @property
-    def weights_dtype(self) -> str:
-        """The format that unconverted weights are loaded in."""
-        return self.dtype if self.dtype in ("float16", "bfloat16") else "float32"
-
-    def torch_place(self, device: Device) -> str:
-        """The torch device type it runs on."""
-        return device.torch_device
-
-    def torch_options(self, device: Device) -> dict[str, Any]:
-        """Extra arguments for `from_pretrained`."""
-        return {}
-
-    def rewrite_torch(self, model: Any, features: Mapping[str, Any]) -> Any:
-        """The loaded PyTorch module, changed. `features`: example inputs as tensors on the module's device."""
-        return model
-
-    def torch_proof(self, module: Any) -> dict[str, tuple[str, str]]:
-        """Facts that show the technique at work in a module that has run: name to (wanted, found)."""
-        dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in module.parameters()}
-        return {"dtype": (self.weights_dtype, "+".join(sorted(dtypes)))}
-
-    def release_torch(self) -> None:  # noqa: B027 - most techniques leave nothing behind
-        """Give back what a rewritten module leaves in the process when it is dropped."""
-
-    def convert_onnx(self, source: Path, target: Path, device: Device) -> None:
-        """Write `target/model.onnx` from `source/model.onnx` (both are directories)."""
-        raise NotImplementedError(f"{self.name} makes no ONNX artifact")
-
-    @property
-    def converts_onnx(self) -> bool:
-        """Whether this technique makes another ONNX artifact than the plain export."""
-        return type(self).convert_onnx is not Optimization.convert_onnx
-
-    def onnx_provider(self, device: Device) -> str | None:
-        """The execution provider it insists on; None leaves it to the device profile."""
-        return None
-
-    def onnx_proof(self, operators: Mapping[str, int]) -> dict[str, tuple[str, str]]:
-        """Facts that show the technique in an ONNX file, from its operator counts: name to (wanted, found)."""
-        return {}

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Answer, Encoded, Evidence, Floats, Labels, Request, Task, Tick, Tokenizer, no_tick
+from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, no_tick
+from targets.encoding import Encoded, EncoderTask, Tokenizer
 
 Forward: TypeAlias = Callable[[Mapping[str, NDArray[np.int64]]], Sequence[Floats]]
 """From features to outputs, one array a head; returns only when the device is idle."""
@@ -24,7 +25,7 @@ class EncoderRunner:
     def __init__(
         self,
         *,
-        task: Task,
+        task: EncoderTask,
         tokenizer: Tokenizer,
         labels: Labels,
         forward: Forward,

@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
-from targets.api import Encoded, Floats, Request, Tokenizer
+from targets.api import Answer, Floats, Labels, Request, Task
 
 LONGEST = 512
 """Encoders here read at most this many tokens; a tokenizer that states no length gets it."""
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face fast tokenizer that tasks use."""
+
+    model_max_length: int
+    model_input_names: list[str]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A BatchEncoding; see transformers.PreTrainedTokenizerFast.__call__."""
+        ...
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch ready for a model.
+
+    `features`: int64 arrays (rows, sequence length) by model input name, `attention_mask` among them. `owner`: for each
+    row, the index of its request (question answering cuts one request into several rows). `tokens` and `truncated`: per
+    request. `rows`: what the tokenizer knows of each row (tokenizers.Encoding), for tasks that quote the text.
+    """
+
+    features: Mapping[str, NDArray[np.int64]]
+    owner: Sequence[int]
+    tokens: Sequence[int]
+    truncated: Sequence[bool]
+    rows: Sequence[Any]
+
+
+@runtime_checkable
+class EncoderTask(Task, Protocol):
+    """A task that one forward pass answers."""
+
+    fields: tuple[str, ...]
+    """The keys of a request, each a string; the last one is the one that may be long."""
+    per_token: bool
+    """Whether each output has one row of numbers per token (else one per input row)."""
+
+    def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
+        """Tokenize a batch; longer inputs than the model reads are cut by tokens and say so, or windowed."""
+        ...
+
+    def decode(
+        self, outputs: Sequence[Floats], encoded: Encoded, requests: Sequence[Request], labels: Labels
+    ) -> list[Answer]:
+        """Turn the model's outputs (one array a head, each (rows, ...)) into one answer per request, in order."""
+        ...
+
+
+def as_encoder(task: Task) -> EncoderTask:
+    """The task, known to be an encoder's."""
+    assert isinstance(task, EncoderTask), f"{task.name} is of the family {task.family}"
+    return task
 
 
 def max_length(tokenizer: Tokenizer, cap: int = LONGEST) -> int:

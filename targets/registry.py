@@ -8,7 +8,8 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from targets.api import Backend, DeviceKind, Optimization, Task, UserError
+from targets.api import Backend, DeviceKind, Task, UserError
+from targets.optimization import Optimization
 
 T = TypeVar("T")
 

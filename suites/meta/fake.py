@@ -26,7 +26,6 @@ from targets.api import (
     Evidence,
     Floats,
     ModelFiles,
-    Optimization,
     Request,
     Requirement,
     Runner,
@@ -35,6 +34,7 @@ from targets.api import (
     Unavailable,
     no_tick,
 )
+from targets.optimization import Optimization
 from targets.registry import backends, optimizations
 
 GOOD = frozenset({"good", "great", "excellent", "love", "wonderful"})
@@ -109,6 +109,7 @@ class Fake:
     """The engine; `absent` says that a module it needs cannot be imported."""
 
     tasks = frozenset({"sentiment"})
+    formats = frozenset({"safetensors"})
     preload: tuple[str, ...] = ()
 
     def __init__(self, name: str, requires: tuple[Requirement, ...] = ()) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from suites.meta.fault_catalogue import FAULTS
 from suites.meta.fault_table import table
-from targets.api import Device, ModelFiles, Optimization, Runner, Task, UserError
+from targets.api import Device, ModelFiles, Runner, Task, UserError
 from targets.backends.huggingface import HuggingFace
 from targets.encoder import EncoderRunner
+from targets.optimization import Optimization
 from targets.registry import backends, optimizations
 
 

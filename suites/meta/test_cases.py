@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fixtures import cases
 from fixtures.cases import Case, Selection, cells, existing, importable, select, unavailable
 from fixtures.devices import planned
-from targets.api import Optimization, Requirement, UserError
+from targets.api import Requirement, UserError
+from targets.optimization import Optimization
 from targets.registry import backends, devices, optimizations, tasks
 
 MODELS = {"sentiment": ("small", "large"), "ner": ("small",), "qa": ("small",)}

@@ -196,7 +196,7 @@ def test_public_data_becomes_the_tasks_own(
     assert [example.gold for example in found.examples] == gold
     assert found.strata == strata
     for example in found.examples:
-        assert tuple(example.request) == tasks[task].fields
+        assert tuple(example.request) == as_encoder(tasks[task]).fields
         assert all(text == text.strip() for text in example.request.values())
 
 

@@ -205,7 +205,7 @@ def test_tokenizer_is_reproducible_and_knows_every_letter() -> None:
 def test_word_targets_reach_the_right_tokens() -> None:
     """A word that the tokenizer splits at punctuation keeps one entity: B at its start, I after it, pieces ignored."""
     pytest.importorskip("transformers")
-    task, head = tasks["ner"], HEADS["TokenClassification"]
+    task, head = as_encoder(tasks["ner"]), HEADS["TokenClassification"]
     words, tags = ["O'Brien", "met", "Anna"], ["B-PER", "O", "B-PER"]
     example = Example("x", {"text": " ".join(words)}, {"words": words, "tags": tags})
     tokenizer = build([str(example.request["text"])] * 3, 400, False, 32)
@@ -227,7 +227,7 @@ def test_word_targets_reach_the_right_tokens() -> None:
 def test_span_targets_over_windows() -> None:
     """Each window of a long context either holds the whole answer at its place, or is taught that it holds none."""
     pytest.importorskip("transformers")
-    task, head = tasks["qa"], HEADS["QuestionAnswering"]
+    task, head = as_encoder(tasks["qa"]), HEADS["QuestionAnswering"]
     example = Example(
         "x",
         {"question": "Where is the key?", "context": CONTEXT},

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Device, Evidence, Floats, ModelFiles, Optimization, Requirement, Runner, Task, Unavailable
+from targets.api import Device, Evidence, Floats, ModelFiles, Requirement, Runner, Task, Unavailable
 from targets.encoder import EncoderRunner
+from targets.encoding import as_encoder
+from targets.optimization import Optimization
 from targets.registry import backends
 
 EXAMPLE = "An example for tracing."
@@ -26,6 +28,7 @@ class HuggingFace:
         Requirement("transformers", "pip install '.[huggingface]'"),
     )
     tasks = frozenset({"sentiment", "ner", "qa"})
+    formats = frozenset({"safetensors"})
     preload: tuple[str, ...] = (
         "torch",
         "transformers",
@@ -42,6 +45,7 @@ class HuggingFace:
         import torch
         import transformers
 
+        task = as_encoder(task)
         torch.set_num_threads(device.threads)
         place = torch.device(optimization.torch_place(device))
         if place.type == "cuda" and not torch.cuda.is_available():
@@ -55,7 +59,7 @@ class HuggingFace:
         )
         labels = {int(index): label for index, label in loaded.config.id2label.items()}
         loaded = loaded.eval().to(place)
-        example = task.encode(tokenizer, [dict.fromkeys(task.fields, EXAMPLE)])
+        example = task.encode(tokenizer, [task.ask(EXAMPLE)])
         tensors = {name: torch.from_numpy(value).to(place) for name, value in example.features.items()}
         with torch.inference_mode():
             module = optimization.rewrite_torch(loaded, tensors)

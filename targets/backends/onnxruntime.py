@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Device, Evidence, Floats, ModelFiles, Optimization, Requirement, Runner, Task, Unavailable
+from targets.api import Device, Evidence, Floats, ModelFiles, Requirement, Runner, Task, Unavailable
 from targets.artifacts import artifact, versions
 from targets.encoder import EncoderRunner
+from targets.encoding import as_encoder
+from targets.optimization import Optimization
 from targets.registry import backends
 
 INSTALL = "pip install '.[onnxruntime]'"
@@ -38,6 +40,7 @@ class OnnxRuntime:
         Requirement("onnx", INSTALL),
     )
     tasks = frozenset({"sentiment", "ner", "qa"})
+    formats = frozenset({"safetensors"})
     preload: tuple[str, ...] = ("onnxruntime", "transformers.models.auto", "optimum.onnxruntime")
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
@@ -75,7 +78,7 @@ class OnnxRuntime:
         tokenizer = transformers.AutoTokenizer.from_pretrained(artifact, use_fast=True, local_files_only=True)
         session = loaded.session
         return EncoderRunner(
-            task=task,
+            task=as_encoder(task),
             tokenizer=tokenizer,
             labels={int(index): label for index, label in loaded.config.id2label.items()},
             forward=Forward(session),

@@ -1,6 +1,6 @@
 """BF16: half the bytes with FP32's range, where the hardware computes it natively."""
 
-from targets.api import Optimization
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

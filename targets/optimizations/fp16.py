@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from targets.api import Device, Optimization
+from targets.api import Device
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

@@ -1,6 +1,6 @@
 """FP32: the weights in single precision; on PyTorch the reference, on ONNX Runtime the plain export."""
 
-from targets.api import Optimization
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

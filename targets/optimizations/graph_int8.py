@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from targets.api import Device, Optimization
+from targets.api import Device
 from targets.onnx_graph import FUSED, INTEGER, found, optimize
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

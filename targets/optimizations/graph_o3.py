@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from targets.api import Device, Optimization
+from targets.api import Device
 from targets.onnx_graph import FUSED, found, optimize
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from targets.api import Device, Optimization
+from targets.api import Device
 from targets.onnx_graph import INTEGER, found
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

@@ -1,6 +1,7 @@
 """TensorRT as ONNX Runtime's execution provider."""
 
-from targets.api import Device, Optimization
+from targets.api import Device
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

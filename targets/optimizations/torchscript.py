@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from targets.api import Device, Optimization
+from targets.api import Device
+from targets.optimization import Optimization
 from targets.registry import optimizations
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from targets.api import Answer, Encoded, Example, Floats, Labels, Request, Score, Tokenizer
-from targets.encoding import encode_texts, safe_ratio, softmax
+from targets.api import Answer, Example, Floats, Labels, Request, Score
+from targets.encoding import Encoded, Tokenizer, encode_texts, safe_ratio, softmax
 from targets.formats import read_conll
 from targets.labels import match
 from targets.registry import tasks
@@ -88,7 +88,9 @@ class Ner:
     """A text in, its entities out: label, character span, quote."""
 
     name = "ner"
+    family = "encoder"
     head = "TokenClassification"
+    architectures: tuple[str, ...] = ("ForTokenClassification",)
     primary = "f1"
     scores: tuple[Score, ...] = (Score("f1"), Score("precision"), Score("recall"))
     fields: tuple[str, ...] = ("text",)
@@ -97,6 +99,10 @@ class Ner:
     def read(self, path: Path) -> list[Example]:
         """CoNLL columns."""
         return read_conll(path)
+
+    def ask(self, text: str) -> Request:
+        """The same text in every field."""
+        return dict.fromkeys(self.fields, text)
 
     def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
         """One row a text."""

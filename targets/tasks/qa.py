@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Answer, Encoded, Example, Floats, Labels, Request, Score, Tokenizer
-from targets.encoding import features, max_length, safe_ratio, softmax
+from targets.api import Answer, Example, Floats, Labels, Request, Score
+from targets.encoding import Encoded, Tokenizer, features, max_length, safe_ratio, softmax
 from targets.formats import read_squad
 from targets.registry import tasks
 
@@ -78,7 +78,9 @@ class QuestionAnswering:
     """A question and a context in, a span of the context out. Long contexts are read through a sliding window."""
 
     name = "qa"
+    family = "encoder"
     head = "QuestionAnswering"
+    architectures: tuple[str, ...] = ("ForQuestionAnswering",)
     primary = "exact_match"
     scores: tuple[Score, ...] = (Score("exact_match"), Score("f1"))
     fields: tuple[str, ...] = ("question", "context")
@@ -87,6 +89,10 @@ class QuestionAnswering:
     def read(self, path: Path) -> list[Example]:
         """SQuAD v1.1 JSON."""
         return read_squad(path)
+
+    def ask(self, text: str) -> Request:
+        """The same text in every field."""
+        return dict.fromkeys(self.fields, text)
 
     def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
         """As many rows a request as its context needs; neighbours share a third of the window."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.api import Answer, Encoded, Example, Floats, Labels, Request, Score, Tokenizer
-from targets.encoding import encode_texts, safe_ratio, softmax
+from targets.api import Answer, Example, Floats, Labels, Request, Score
+from targets.encoding import Encoded, Tokenizer, encode_texts, safe_ratio, softmax
 from targets.formats import read_labelled_text
 from targets.labels import match
 from targets.registry import tasks
@@ -30,7 +30,9 @@ class Sentiment:
     """A text in, one label with the probabilities of all out."""
 
     name = "sentiment"
+    family = "encoder"
     head = "SequenceClassification"
+    architectures: tuple[str, ...] = ("ForSequenceClassification",)
     primary = "accuracy"
     scores: tuple[Score, ...] = (Score("accuracy"), Score("f1"))
     fields: tuple[str, ...] = ("text",)
@@ -39,6 +41,10 @@ class Sentiment:
     def read(self, path: Path) -> list[Example]:
         """Csv, tsv or jsonl of texts and labels."""
         return read_labelled_text(path)
+
+    def ask(self, text: str) -> Request:
+        """The same text in every field."""
+        return dict.fromkeys(self.fields, text)
 
     def encode(self, tokenizer: Tokenizer, requests: Sequence[Request]) -> Encoded:
         """One row a text."""

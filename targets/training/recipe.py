@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Example, Task, Tokenizer, UserError
+from targets.api import Example, Task, UserError
+from targets.encoding import EncoderTask, Tokenizer, as_encoder
 from targets.registry import tasks
 from targets.training import wordpiece
 from targets.training.heads import IGNORED, Head, head_of
@@ -52,7 +53,7 @@ def read(task: Task, path: Path, option: str) -> list[Example]:
 
 
 def rows(
-    task: Task, head: Head, tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]
+    task: EncoderTask, head: Head, tokenizer: Tokenizer, examples: Sequence[Example], labels: Sequence[str]
 ) -> list[dict[str, NDArray[np.int64]]]:
     """Features and targets of every row the examples become, cut to the row's own length."""
     result = []
@@ -153,7 +154,7 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
     Raises:
         UserError: bad data, labels in `held_out` that `data` lacks, or an `out` that cannot be written.
     """
-    task = tasks[task_name]
+    task = as_encoder(tasks[task_name])
     head = head_of(task)
     settings = settings.with_defaults(head)
     check(settings)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from targets.api import Example, Floats, Task
+from targets.encoding import EncoderTask
 
 BATCH = 32
 """Requests answered at once."""
 
 
-def predict(task: Task, model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[Any]:
+def predict(task: EncoderTask, model: Any, tokenizer: Any, examples: Sequence[Example]) -> list[Any]:
     """The model's answers, in order."""
     import torch
 
