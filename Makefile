@@ -11,13 +11,19 @@ VENV_FLAGS := $(if $(JETSON),--system-site-packages)
 EXTRAS := $(if $(JETSON),jetson,$(if $(CUDA),onnxruntime-gpu,onnxruntime))
 CONSTRAINTS := $(if $(JETSON),build/installed.txt,constraints.txt)
 
-.PHONY: bench test report models lint clean
+# llama-cpp-python is built from source (pip keeps the wheel); with CUDA where there is a GPU.
+GPU_FLAGS := $(if $(JETSON)$(CUDA),-DGGML_CUDA=on)
+# llama.cpp's own programs, found here if `make llama-tools` has built them, or where you say.
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp
+export LLAMA_CPP_DIR ?= $(TOOLS)
 
-bench: .venv/installed node_modules/.installed
+.PHONY: bench test report models lint clean llama-tools
+
+bench: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
 	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
-test: .venv/installed
+test: .venv/installed .venv/llama
 	$(BIN)/python -m pytest suites/meta $(ARGS)
 
 report: node_modules/.installed
@@ -28,6 +34,12 @@ models: .venv/installed
 	$(BIN)/python -m targets.training --task sentiment --data build/corpus/sentiment/train.tsv --eval fixtures/data/sentiment/test.tsv --out fixtures/zoo/sentiment
 	$(BIN)/python -m targets.training --task ner --data build/corpus/ner/train.conll --eval fixtures/data/ner/test.conll --out fixtures/zoo/ner
 	$(BIN)/python -m targets.training --task qa --data build/corpus/qa/train.json --eval fixtures/data/qa/test.json --out fixtures/zoo/qa
+	$(BIN)/python -m targets.training --task summarization --data build/corpus/summarization/train.tsv --eval fixtures/data/summarization/test.tsv \
+		--task translation --data build/corpus/translation/train.tsv --eval fixtures/data/translation/test.tsv \
+		--out fixtures/zoo/t5 --max-length 256 --vocabulary 2000 --batch 32
+	$(BIN)/python -m targets.training --task generation --data build/corpus/generation/train.jsonl --eval fixtures/data/generation/test.jsonl \
+		--task chat --data build/corpus/chat/train.jsonl --eval fixtures/data/chat/test.jsonl \
+		--out fixtures/zoo/llama --hidden 256 --layers 4 --feed-forward 768 --max-length 512 --vocabulary 2000 --batch 12
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -39,6 +51,20 @@ lint: .venv/installed
 	$(if $(JETSON),mkdir -p build && $(BIN)/python -m pip list --format=freeze | grep -iE '^(torch|torchvision|torchaudio|onnxruntime-gpu|tensorrt)==' > build/installed.txt || true)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS),dev]'
 	@touch $@
+
+# Everything else works without it, so a machine without a C++ compiler still gets its record of results.
+.venv/llama: .venv/installed
+	@CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[llama]' && touch $@ \
+	|| echo 'llama-cpp-python could not be built, so its cases are skipped: a C++ compiler is needed (apt install build-essential)'
+
+# The programs that llama-cpp-python's source brings along: llama-server is a target, llama-bench an outside reference.
+llama-tools: $(TOOLS)/bin/llama-server
+$(TOOLS)/bin/llama-server: .venv/installed constraints.txt
+	rm -rf $(TOOLS) && mkdir -p $(TOOLS)/source
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(TOOLS) llama-cpp-python
+	tar -xzf $(TOOLS)/llama_cpp_python-*.tar.gz --strip-components=1 -C $(TOOLS)/source
+	cmake -S $(TOOLS)/source/vendor/llama.cpp -B $(TOOLS) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF $(GPU_FLAGS) > $(TOOLS)/cmake.log
+	cmake --build $(TOOLS) -j $$(nproc) --target llama-server llama-bench llama-cli >> $(TOOLS)/cmake.log
 
 # The report needs Node; without it everything else is still done, and the report step says how to get it.
 node_modules/.installed: package-lock.json

@@ -78,5 +78,6 @@ def digest(path: Path) -> str:
 
 
 def size_mb(folder: Path, suffixes: tuple[str, ...]) -> float:
-    """The size of a folder's files with these suffixes, in MB (2**20 bytes)."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.name.endswith(suffixes)) / 2**20
+    """The size of a folder's files with these suffixes, or of a single file, in MB (2**20 bytes)."""
+    files = [folder] if folder.is_file() else [path for path in folder.rglob("*") if path.name.endswith(suffixes)]
+    return sum(path.stat().st_size for path in files) / 2**20

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from targets.api import Example, UserError
-from targets.located import counted, either, get, lines, parse_json, read_text, shown, written
-
-Rows: TypeAlias = Iterable[tuple[int, list[str]]]
-"""Cells with the number of the line they begin on."""
+from targets.located import counted, get, lines, parse_json, read_text, shown, written
+from targets.tables import SLICES, Record, read_records, split_slices
 
 TEXT = ("text", "sentence", "review")
 LABEL = ("label", "sentiment", "class")
-SLICES = "slices"
 COMMENT = re.compile(r"# (slices|id) =(.*)")
 TAG = re.compile(r"([BIESLU])-(\S+)")
 OPENING = "BSU"
@@ -35,17 +30,10 @@ def read_labelled_text(path: Path) -> list[Example]:
     Raises:
         UserError: the file or a line of it is not as described.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".jsonl"):
-        what = "a folder" if path.is_dir() else f"a {suffix} file" if suffix else "a file without a suffix"
-        raise UserError(f"{path}: labelled text should be a .csv, .tsv or .jsonl file, is {what}")
-    text = read_text(path)
-    if suffix == ".jsonl":
-        found = list(_jsonl(path, text))
-    else:
-        found = _table(path, _csv_rows(path, text) if suffix == ".csv" else _tsv_rows(text))
-    if not found:
-        raise UserError(f"{path}: no example below the header")
+    records, named = read_records(path, {"text": TEXT, "label": LABEL}, "labelled text")
+    found = [_labelled(record) for record in records]
+    if not named:
+        _check_order(path, found)
     return found
 
 
@@ -103,48 +91,12 @@ def read_squad(path: Path) -> list[Example]:
     return list(found.values())
 
 
-def _labelled(path: Path, line: int, text: Any, label: str, slices: tuple[str, ...]) -> Example:
-    where = f"{path}:{line}"
-    request = {"text": written(text, "the text", where)}
-    return Example(f"{path.stem}:{line}", request, written(label.strip(), "the label", where), slices)
-
-
-def _tsv_rows(text: str) -> Rows:
-    return ((number, line.split("\t")) for number, line in lines(text) if line.strip(" "))
-
-
-def _csv_rows(path: Path, text: str) -> Rows:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        hint = "quotes around a field are closed, and those inside it doubled"
-        raise UserError(f"{path}:{line}: not CSV: {error}; {hint}") from error
-
-
-def _table(path: Path, rows: Rows) -> list[Example]:
-    rows = iter(rows)
-    line, first = next(rows, (1, ["text", "label"]))
-    names = [cell.strip().lower() for cell in first]
-    header = _columns(f"{path}:{line}", names)
-    columns = header or {"text": 0, "label": 1}
-    if not header:
-        names, rows = ["text", "label"], chain([(line, first)], rows)
-    hint = "a text with a comma needs quotes" if path.suffix.lower() == ".csv" else "a text cannot hold a tab"
-    found = []
-    for number, cells in rows:
-        if len(cells) != len(names):
-            wanted = f"{len(names)} ({', '.join(names)})"
-            raise UserError(f"{path}:{number}: {counted(len(cells), 'column')}, should be {wanted}; {hint}")
-        values = {key: cells[index] for key, index in columns.items()}
-        found.append(_labelled(path, number, values["text"], values["label"], _slices(values.get(SLICES, ""))))
-    if not header:
-        _check_order(path, found)
-    return found
+def _labelled(record: Record) -> Example:
+    label = record.values["label"]
+    if isinstance(label, bool) or not isinstance(label, (str, int)):
+        raise UserError(f"{record.where}: the label is {shown(label)}, should be text or a whole number")
+    request = {"text": written(record.values["text"], "the text", record.where)}
+    return Example(record.id, request, written(str(label).strip(), "the label", record.where), record.slices)
 
 
 def _check_order(path: Path, examples: Sequence[Example]) -> None:
@@ -152,48 +104,6 @@ def _check_order(path: Path, examples: Sequence[Example]) -> None:
     labels, texts = {example.gold for example in examples}, {example.request["text"] for example in examples}
     if len(texts) < len(labels) == len(examples) > 2:
         raise UserError(f"{path}: every line has a label of its own, and texts repeat; the order is text, then label")
-
-
-def _columns(where: str, names: Sequence[str]) -> dict[str, int]:
-    """Where the columns stand according to a header; empty if this row is none. One that names only some is refused."""
-    found = {
-        key: [index for index, name in enumerate(names) if name in known]
-        for key, known in (("text", TEXT), ("label", LABEL), (SLICES, (SLICES,)))
-    }
-    for indices in found.values():
-        if len(indices) > 1:
-            same = " and ".join(names[index] for index in indices)
-            raise UserError(f"{where}: the header has the columns {same}, which mean the same; keep one")
-    if any(found.values()) and not (found["text"] and found["label"]):
-        missing = either(LABEL if found["text"] else TEXT)
-        raise UserError(f"{where}: the header ({', '.join(names)}) has no column {missing}; rename or add it")
-    return {key: indices[0] for key, indices in found.items() if indices}
-
-
-def _jsonl(path: Path, text: str) -> Iterator[Example]:
-    for number, line in lines(text):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        item = parse_json(path, line, number)
-        if not isinstance(item, dict):
-            raise UserError(f"{where}: is {shown(item)}, should be an object with text and label")
-        label = _aliased(item, LABEL, where)
-        if isinstance(label, bool) or not isinstance(label, (str, int)):
-            raise UserError(f"{where}: the label is {shown(label)}, should be text or a whole number")
-        names = item.get(SLICES, [])
-        names = _slices(names) if isinstance(names, str) else get(item, SLICES, list, where, [])
-        slices = tuple(written(name, "a slice", where) for name in names)
-        yield _labelled(path, number, _aliased(item, TEXT, where), str(label), slices)
-
-
-def _aliased(item: Mapping[str, Any], names: Sequence[str], where: str) -> Any:
-    """The value under the one of these keys that is there."""
-    keys = [name for name in names if name in item]
-    if len(keys) != 1:
-        problem = " and ".join(keys) if keys else f"none of them, but {', '.join(item) or 'no key at all'}"
-        raise UserError(f"{where}: one key of {either(names)} is needed; the object has {problem}")
-    return item[keys[0]]
 
 
 @dataclass
@@ -231,7 +141,7 @@ class _Sentence:
         if name in taken:
             raise UserError(f"{self.path}:{self.line}: the id {name!r} occurs twice; ids should be unique")
         gold = {"words": self.words, "tags": self.tags}
-        return Example(name, {"text": " ".join(self.words)}, gold, _slices(self.notes.get(SLICES, "")))
+        return Example(name, {"text": " ".join(self.words)}, gold, split_slices(self.notes.get(SLICES, "")))
 
 
 def _questions(path: Path, root: Any) -> Iterator[tuple[str, str, Any]]:
@@ -260,7 +170,3 @@ def _answers(qa: Mapping[str, Any], context: str, where: str) -> dict[str, list[
                 " answer_start counts characters of the context from 0"
             )
     return {"answers": texts, "starts": starts}
-
-
-def _slices(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split("|") if name.strip())

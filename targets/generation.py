@@ -26,6 +26,8 @@ from targets.api import Answer, Request, Runner, Task, UserError
 Message: TypeAlias = Mapping[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
 
+FINISHES = ("stop", "length")
+"""How an answer can end."""
 MAX_TOKENS = 32
 """Tokens of an answer unless the request says otherwise."""
 

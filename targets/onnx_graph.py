@@ -9,10 +9,12 @@ FUSED = (
     "Attention",
     "MultiHeadAttention",
     "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
     "EmbedLayerNormalization",
     "FastGelu",
     "BiasGelu",
     "Gelu",
+    "QuickGelu",
 )
 """Operators that only a fusion makes (domain com.microsoft)."""
 INTEGER = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QLinearMatMul", "QAttention", "QGemm")
@@ -20,10 +22,10 @@ INTEGER = ("MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QL
 
 
 def optimize(source: Path, target: Path, level: int) -> None:
-    """Write `target/model.onnx`: `source/model.onnx` at Optimum's level O1, O2 or O3."""
+    """Write every graph of `source` to `target` at Optimum's level O1, O2 or O3."""
     from optimum.onnxruntime import AutoOptimizationConfig, ORTOptimizer
 
-    optimizer = ORTOptimizer.from_pretrained(source, file_names=["model.onnx"])
+    optimizer = ORTOptimizer.from_pretrained(source, file_names=sorted(path.name for path in source.glob("*.onnx")))
     config = getattr(AutoOptimizationConfig, f"O{level}")()
     optimizer.optimize(save_dir=target, optimization_config=config, file_suffix="", one_external_file=True)
 

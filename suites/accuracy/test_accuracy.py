@@ -24,6 +24,8 @@ def test_score(target: Target, judged: Judge, record: CaseRecord, request: pytes
     keep_answers(request.config, target, found)
     report.attach_json("scores", {name: estimate.value for name, estimate in found.scores.items()})
     report.attach_json("slices", found.slices)
+    if found.missing:
+        pytest.skip(found.missing)
     how = f"{len(target.answers)} examples of {target.subject.dataset.source}"
     judged(
         *(
@@ -39,12 +41,15 @@ def test_drop(target: Target, reference: Target, judged: Judge) -> None:
         pytest.skip("this case is the reference")
     primary = target.task.primary
     ours, theirs = evaluate(target), evaluate(reference)
+    if missing := ours.missing or theirs.missing:
+        pytest.skip(missing)
     paired = np.hstack([theirs.tallies, ours.tallies])
     width = ours.tallies.shape[1]
+    direction = next(score for score in target.task.scores if score.name == primary)
 
     def lost(totals: np.ndarray) -> dict[str, np.ndarray]:
-        before, after = totals[..., :width], totals[..., width:]
-        return {"drop": target.task.totals_to_scores(before)[primary] - target.task.totals_to_scores(after)[primary]}
+        before, after = (target.task.totals_to_scores(half)[primary] for half in np.split(totals, [width], axis=-1))
+        return {"drop": direction.loss(before, after)}
 
     drop = scores(paired, lost, bounds=(-1.0, 1.0))["drop"]
     how = f"{primary} of huggingface/fp32 less that of this case, on the same {len(paired)} examples"
@@ -70,6 +75,7 @@ def test_agreement(target: Target, reference: Target, judged: Judge) -> None:
     judged(Measurement("agreement", estimates={"": share}, how=how, deterministic=True), limits=contract(target.case))
 
 
+@pytest.mark.families("encoder")
 def test_logits(target: Target, reference: Target, judged: Judge, record: CaseRecord) -> None:
     """Where an optimization keeps the arithmetic, its logits are those of PyTorch FP32 within its own tolerance."""
     if target.case.is_reference:

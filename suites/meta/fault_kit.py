@@ -10,7 +10,8 @@ from targets.api import Answer, Evidence, Request, Runner, Tick, no_tick
 from targets.encoder import EncoderRunner, Forward
 
 Run: TypeAlias = Callable[[Sequence[Request]], list[Answer]]
-Plant: TypeAlias = Callable[[EncoderRunner], Runner]
+Plant: TypeAlias = Callable[[Any], Runner]
+"""From a sound runner (an EncoderRunner, or for generators a TransformersGenerator) to a broken one."""
 
 DIED = "died"
 """What a fault names in a check's place where the target's process must end: any check may be the first to see it."""
@@ -20,9 +21,9 @@ DIED = "died"
 class Fault:
     """A planted fault. `checks`: tests of the suites of which at least one must fail because of it.
 
-    `kinds`: the device kinds it can be seen on (empty: all). `max_drop`, `min_agreement` and `logit_tolerance` are the
-    contract that the broken target claims to keep: that of FP32, unless the fault stands for a technique that may
-    change the arithmetic.
+    `kinds`: the device kinds it can be seen on (empty: all). `max_drop`, `min_agreement`, `logit_tolerance` and
+    `max_kl` are the contract that the broken target claims to keep: that of FP32, unless the fault stands for a
+    technique that may change the arithmetic.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Fault:
     max_drop: float = 0.0
     min_agreement: float = 1.0
     logit_tolerance: float | None = 1e-3
+    max_kl: float | None = 1e-4
 
     @property
     def summary(self) -> str:

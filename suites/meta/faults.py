@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from suites.meta import generator_faults  # noqa: F401 - files its faults
 from suites.meta.fault_catalogue import FAULTS
 from suites.meta.fault_table import table
 from targets.api import Device, ModelFiles, Runner, Task, UserError
 from targets.backends.huggingface import HuggingFace
-from targets.encoder import EncoderRunner
 from targets.optimization import Optimization
 from targets.registry import backends, optimizations
 
@@ -28,7 +28,6 @@ class Faulty(HuggingFace):
     def load(self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device) -> Runner:
         """The real runner, with the fault that bears the optimization's name."""
         real = super().load(model, artifact, task, optimizations["fp32"], device)
-        assert isinstance(real, EncoderRunner)
         return FAULTS[optimization.name].plant(real)
 
 
@@ -51,6 +50,8 @@ def register() -> None:
                 max_drop=fault.max_drop,
                 min_agreement=fault.min_agreement,
                 logit_tolerance=fault.logit_tolerance,
+                max_kl=fault.max_kl,
+                families=frozenset(),
             )
         )
 

@@ -48,6 +48,14 @@ def truncated(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-2])
 
 
+def gguf(content: bytes) -> Make:
+    def make(folder: Path) -> list[str]:
+        (folder / "cut.gguf").write_bytes(content)
+        return ["--task=generation", f"--gguf={folder / 'cut.gguf'}"]
+
+    return make
+
+
 def thresholds(body: str) -> Make:
     return lambda folder: [f"--thresholds={limits(folder / 'bad.yaml', body)}"]
 
@@ -119,6 +127,19 @@ BAD: dict[str, tuple[Make, str]] = {
         thresholds('    - {cases: "sentiment/*/*/fp31", source: measured, accuracy: {min: 1}}\n'),
         r"bad\.yaml:4: .*sentiment/\*/\*/fp31",
     ),
+    "no token asked for": (options("--max-tokens=0"), r"--max-tokens 0: should be 1 or more"),
+    "no context asked for": (options("--context=3"), r"--context 3: should be 16 or more"),
+    "a url without a scheme": (options("--ollama-url=localhost:11434"), r"should begin with http:// or https://"),
+    "a served model without a server": (options("--openai-model=x"), r"--openai-model is given without --openai-url"),
+    "a server that is not there": (
+        options("--openai-url=http://127.0.0.1:9/v1"),
+        r"http://127\.0\.0\.1:9.*(refused|no server|cannot be reached)",
+    ),
+    "missing GGUF": (options("--task=generation", "--gguf=nowhere.gguf"), r"nowhere\.gguf.*no such file"),
+    "no GGUF": (options("--task=generation", "--gguf=README.md"), r"README\.md.*not a GGUF"),
+    "truncated GGUF": (gguf(b"GGUF\x03\x00\x00\x00"), r"cut\.gguf.*truncated"),
+    "empty prompt": (options("--task=generation", "--prompt= "), r"prompt.*empty"),
+    "missing prompts": (options("--task=generation", "--prompts=nowhere.txt"), r"nowhere\.txt.*(no such|not exist)"),
     "build folder that cannot be": (options("--build=/dev/null/build"), r"/dev/null/build cannot be written"),
     "disk without room": (options("--targets=suites.meta.full_disk"), r"has 1 MB free and a run needs 200"),
     "a folder in use": (locked, r"another run \(process \d+\) is using .*build; wait for it"),

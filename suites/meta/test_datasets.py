@@ -106,6 +106,28 @@ def test_length_mix_covers_the_lengths_evenly(size: int, n: int) -> None:
     assert mix == length_mix(whole, n)
 
 
+def test_length_mix_orders_chats_by_all_their_turns() -> None:
+    """A chat is as long as all that is said in it: one turn of 200 letters is longer than three of one."""
+    chats = {"three short": ["x"] * 3, "two long": ["x" * 1000] * 2, "one": ["x" * 200]}
+    examples = tuple(
+        Example(name, {"messages": [{"role": "user", "content": text} for text in texts]}, "")
+        for name, texts in chats.items()
+    )
+    assert length_mix(Dataset("mine", examples, "here", "0"), 1) == [examples[2].request]
+
+
+@pytest.mark.parametrize("task", ["summarization", "translation", "generation", "chat"])
+def test_texts_are_sampled_by_their_slices(task: str) -> None:
+    """Of texts, each of which is a gold answer of its own, a sample is not the first ones but a share of each slice."""
+    whole = embedded(task)
+    found = sample(whole, len(whole.examples) // 2, 0)
+    assert found.examples != whole.examples[: len(found.examples)]
+    for names, size in Counter(example.slices for example in whole.examples).items():
+        share = sum(example.slices == names for example in found.examples)
+        assert abs(share - size / 2) <= 1.5
+    assert from_file(task, next((datasets.DATA / task).glob("test.*"))).strata == whole.strata
+
+
 def test_length_mix_is_not_in_order_of_length() -> None:
     """The order is shuffled, so that neighbouring laps are not of neighbouring lengths."""
     lengths = [len(request["text"]) for request in length_mix(dataset(["a"] * 64), 32)]
@@ -121,6 +143,15 @@ def test_embedded_data_is_what_is_promised(task: str) -> None:
     assert len({example.id for example in found.examples}) == len(found.examples)
     assert sum("natural" in example.slices for example in found.examples) >= 60
     assert all(example.slices for example in found.examples)
+
+
+@pytest.mark.parametrize("task", ["summarization", "translation", "generation", "chat"])
+def test_embedded_texts_are_what_is_promised(task: str) -> None:
+    """Every generator ships at least 100 examples with unique ids and a gold text, in slices with names."""
+    found = embedded(task)
+    assert len(found.examples) >= 100
+    assert len({example.id for example in found.examples}) == len(found.examples)
+    assert all(example.slices and example.gold for example in found.examples)
 
 
 def test_embedded_labels_are_balanced() -> None:
@@ -160,6 +191,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     ],
     "conll2003": [{"id": "0", "tokens": ["Anna", "slept"], "ner_tags": [1, 0]}],
 }
+ROWS["cnn_dailymail"] = [{"id": "a1", "article": "Anna slept. ", "highlights": "Anna slept .\nAll day ."}]
+ROWS["wmt14_en_de"] = [{"translation": {"de": "Anna schläft.", "en": "Anna sleeps. "}}]
 NAMES = {"imdb": ["neg", "pos"], "sst2": ["negative", "positive"], "conll2003": ["O", "B-PER", "I-PER"]}
 
 
@@ -184,6 +217,8 @@ class Table(list[dict[str, Any]]):
         ("sst2", "sentiment", ["negative", "positive"], ("negative", "positive")),
         ("squad", "qa", [{"answers": ["Leeds"], "starts": [14]}], ("Leeds",)),
         ("conll2003", "ner", [{"words": ["Anna", "slept"], "tags": ["B-PER", "O"]}], ("PER",)),
+        ("cnn_dailymail", "summarization", [["Anna slept .\nAll day ."]], ("",)),
+        ("wmt14_en_de", "translation", [["Anna schläft."]], ("",)),
     ],
 )
 def test_public_data_becomes_the_tasks_own(
@@ -196,7 +231,7 @@ def test_public_data_becomes_the_tasks_own(
     assert [example.gold for example in found.examples] == gold
     assert found.strata == strata
     for example in found.examples:
-        assert tuple(example.request) == as_encoder(tasks[task]).fields
+        assert set(example.request) == set(tasks[task].ask("any"))
         assert all(text == text.strip() for text in example.request.values())
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures import charts, summary
+from fixtures import charts, summary, view
 from fixtures.results import Results
 from fixtures.verdict import Outcome
 from suites.meta.sample_records import LAPS, record, results, verdict
@@ -138,14 +138,14 @@ def test_without_a_score_speed_and_memory_are_compared() -> None:
     cases = [record("a", "slow"), record("a", "quick")]
     for case, p50 in zip(cases, (9.0, 3.0), strict=True):
         case.metrics = {"latency_ms.p50": p50, "peak_memory_mb": 5.0}
-    members, axes = summary.pareto_cases(cases)
+    members, axes = view.pareto_cases(cases)
     assert ([case.cell for case in members], axes) == (["a/quick"], ["latency_ms.p50", "peak_memory_mb"])
 
 
 @given(points)
 def test_pareto_members_are_exactly_the_undominated(found: list[tuple[float, float, float]]) -> None:
     """No member of the set is dominated, every other point is, and a non-empty set of points has members."""
-    members = summary.pareto(found)
+    members = view.pareto(found)
     for n, point in enumerate(found):
         beaten = any(all(a <= b for a, b in zip(other, point, strict=True)) and other != point for other in found)
         assert (n in members) is not beaten
@@ -155,7 +155,7 @@ def test_pareto_members_are_exactly_the_undominated(found: list[tuple[float, flo
 @given(points)
 def test_every_outsider_is_dominated_by_a_member(found: list[tuple[float, float, float]]) -> None:
     """Whoever is not in the set is beaten by somebody who is."""
-    members = summary.pareto(found)
+    members = view.pareto(found)
     for n in set(range(len(found))) - set(members):
         assert any(all(a <= b for a, b in zip(found[m], found[n], strict=True)) for m in members)
 
@@ -165,7 +165,7 @@ def test_every_outsider_is_dominated_by_a_member(found: list[tuple[float, float,
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     """Numbers are printed to about three digits, never with an exponent."""
-    assert summary.number(value) == text
+    assert view.number(value) == text
 
 
 def test_main_prints_the_record_again(tmp_path: Path) -> None:

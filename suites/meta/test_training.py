@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from targets.api import Example, UserError
+from targets.encoding import as_encoder
 from targets.registry import tasks
 from targets.training.heads import HEADS, IGNORED, head_of
 from targets.training.recipe import collate, train
@@ -86,7 +87,7 @@ def test_trains_and_scores_what_it_saved(task: str, data: Callable[[str], Path],
     record = train(task, path, path, out, TINY)
     with safe_open(out / "model.safetensors", "np") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {np.dtype("float16")}  # noqa: SIM118
-    made = tasks[task]
+    made = as_encoder(tasks[task])
     model = getattr(transformers, f"AutoModelFor{made.head}").from_pretrained(out, dtype=torch.float32).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert tokenizer.model_max_length == model.config.max_position_embeddings == 48

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures.corpus import RECIPES, shipped
+from targets.encoding import as_encoder
 from targets.registry import tasks
 from targets.training.recipe import sha256
 from targets.training.scoring import predict, scores
@@ -37,8 +38,8 @@ def record(task: str) -> dict[str, Any]:
 
 
 def test_size() -> None:
-    """All embedded models with their tokenizers fit into 8 MB."""
-    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) <= 8 * 2**20
+    """All embedded models with their tokenizers fit into 20 MB."""
+    assert sum(path.stat().st_size for path in ZOO.rglob("*") if path.is_file()) <= 20 * 2**20
 
 
 @every_task

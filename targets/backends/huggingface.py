@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.api import Device, Evidence, Floats, ModelFiles, Requirement, Runner, Task, Unavailable
+from targets.api import Device, Floats, ModelFiles, Requirement, Runner, Task
 from targets.encoder import EncoderRunner
-from targets.encoding import as_encoder
+from targets.encoding import EncoderTask, as_encoder
+from targets.generation import GeneratorTask
 from targets.optimization import Optimization
 from targets.registry import backends
+from targets.torch_loading import Loader, evidence, release
+from targets.transformers_generator import MAX_ROWS, TransformersGenerator
 
 EXAMPLE = "An example for tracing."
 
@@ -27,13 +29,16 @@ class HuggingFace:
         Requirement("torch", "pip install '.[huggingface]' (on a Jetson: NVIDIA's own torch wheel)"),
         Requirement("transformers", "pip install '.[huggingface]'"),
     )
-    tasks = frozenset({"sentiment", "ner", "qa"})
+    tasks = frozenset({"sentiment", "ner", "qa", "summarization", "translation", "generation", "chat"})
     formats = frozenset({"safetensors"})
     preload: tuple[str, ...] = (
         "torch",
         "transformers",
         "transformers.models.auto",
         "transformers.models.distilbert.modeling_distilbert",
+        "transformers.models.llama.modeling_llama",
+        "transformers.models.t5.modeling_t5",
+        "transformers.generation.utils",
     )
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
@@ -45,32 +50,54 @@ class HuggingFace:
         import torch
         import transformers
 
-        task = as_encoder(task)
         torch.set_num_threads(device.threads)
-        place = torch.device(optimization.torch_place(device))
-        if place.type == "cuda" and not torch.cuda.is_available():
-            raise Unavailable(
-                f"{device.name} has a GPU, but torch {torch.__version__} cannot use it: install a CUDA build of torch"
-            )
         tokenizer = transformers.AutoTokenizer.from_pretrained(artifact, use_fast=True, local_files_only=True)
-        options = {"dtype": getattr(torch, optimization.weights_dtype), **optimization.torch_options(device)}
-        loaded = getattr(transformers, f"AutoModelFor{task.head}").from_pretrained(
-            artifact, use_safetensors=not model.trust_pickle, local_files_only=True, **options
-        )
-        labels = {int(index): label for index, label in loaded.config.id2label.items()}
-        loaded = loaded.eval().to(place)
-        example = task.encode(tokenizer, [task.ask(EXAMPLE)])
-        tensors = {name: torch.from_numpy(value).to(place) for name, value in example.features.items()}
-        with torch.inference_mode():
-            module = optimization.rewrite_torch(loaded, tensors)
-        return EncoderRunner(
-            task=task,
-            tokenizer=tokenizer,
-            labels=labels,
-            forward=Forward(module, place),
-            evidence=lambda: evidence(module, place, optimization),
-            close=lambda: release(optimization),
-        )
+        loader = Loader(model, artifact, task, device)
+        loaded = optimization.load_torch(loader, device)
+        if isinstance(task, GeneratorTask):
+            return generator(task, tokenizer, loaded, loader, optimization)
+        return encoder(as_encoder(task), tokenizer, loaded, loader, optimization)
+
+
+def encoder(
+    task: EncoderTask, tokenizer: Any, loaded: Any, loader: Loader, optimization: Optimization
+) -> EncoderRunner:
+    """A runner of one forward pass."""
+    import torch
+
+    labels = {int(index): label for index, label in loaded.config.id2label.items()}
+    place = torch.device(loader.place)
+    example = task.encode(tokenizer, [task.ask(EXAMPLE)])
+    tensors = {name: torch.from_numpy(value).to(place) for name, value in example.features.items()}
+    with torch.inference_mode():
+        module = optimization.rewrite_torch(loaded, tensors)
+    return EncoderRunner(
+        task=task,
+        tokenizer=tokenizer,
+        labels=labels,
+        forward=Forward(module, place),
+        evidence=lambda: evidence(module, loader.place, optimization, {}),
+        close=lambda: release(optimization),
+    )
+
+
+def generator(
+    task: GeneratorTask, tokenizer: Any, loaded: Any, loader: Loader, optimization: Optimization
+) -> TransformersGenerator:
+    """A runner of `generate`."""
+    details = {"parameters": loaded.num_parameters()}  # before a rewrite packs them away
+    example = tokenizer(EXAMPLE, return_tensors="pt").to(loaded.device)
+    module = optimization.rewrite_torch(loaded, {name: example[name] for name in ("input_ids", "attention_mask")})
+    runner = TransformersGenerator(
+        task=task,
+        model=module,
+        tokenizer=tokenizer,
+        options=optimization.generate_options(module),
+        evidence=lambda: evidence(module, loader.place, optimization, {**details, **runner.facts()}),
+        close=lambda: release(optimization),
+        rows=optimization.rows or MAX_ROWS,
+    )
+    return runner
 
 
 class Forward:
@@ -88,27 +115,6 @@ class Forward:
             tensors = {name: torch.from_numpy(value).to(self.place) for name, value in features.items()}
             outputs = self.module(**tensors, return_dict=False)
             return [output.float().cpu().numpy() for output in outputs]  # the copy waits for the device
-
-
-def evidence(module: Any, place: Any, optimization: Optimization) -> Evidence:
-    """The device of every parameter, and what the optimization can show for itself."""
-    devices = {parameter.device.type for parameter in module.parameters()} or {place.type}
-    proof = optimization.torch_proof(module)
-    return Evidence(
-        requested={"device": place.type, **{fact: wanted for fact, (wanted, _) in proof.items()}},
-        actual={"device": "+".join(sorted(devices)), **{fact: found for fact, (_, found) in proof.items()}},
-        details={"module": type(module).__name__},
-    )
-
-
-def release(optimization: Optimization) -> None:
-    """Collect what the runner held; hand cached GPU memory back."""
-    import torch
-
-    optimization.release_torch()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 backends.register("huggingface")(HuggingFace())

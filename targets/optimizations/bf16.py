@@ -15,7 +15,9 @@ optimizations.register("bf16")(
         summary="half precision (bfloat16)",
         backends=frozenset({"huggingface"}),
         dtype="bfloat16",
+        families=frozenset(),
         max_drop=0.02,
         min_agreement=0.95,
+        max_kl=5e-3,
     )
 )

@@ -18,8 +18,9 @@ class Fp16(Optimization):
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        graph = convert_float_to_float16(onnx.load(source / "model.onnx"), keep_io_types=True)
-        onnx.save(graph, target / "model.onnx")
+        for path in sorted(source.glob("*.onnx")):
+            graph = convert_float_to_float16(onnx.load(path), keep_io_types=True)
+            onnx.save(graph, target / path.name)
 
     def onnx_proof(self, operators: Mapping[str, int]) -> dict[str, tuple[str, str]]:
         """The casts at the borders of the half-precision graph."""
@@ -34,8 +35,10 @@ optimizations.register("fp16")(
         backends=frozenset({"huggingface", "onnxruntime"}),
         dtype="float16",
         needs=frozenset({"half"}),
+        families=frozenset(),
         max_drop=0.01,
         min_agreement=0.98,
+        max_kl=1e-4,
         logit_tolerance=0.1,
     )
 )

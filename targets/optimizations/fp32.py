@@ -14,8 +14,10 @@ optimizations.register("fp32")(
         group="precision",
         summary="single precision, nothing changed",
         backends=frozenset({"huggingface", "onnxruntime"}),
+        families=frozenset(),
         max_drop=0.0,
         min_agreement=1.0,
+        max_kl=1e-6,
         logit_tolerance=1e-3,
     )
 )

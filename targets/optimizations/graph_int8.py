@@ -22,13 +22,14 @@ class GraphInt8(Optimization):
 
         with tempfile.TemporaryDirectory() as folder:
             optimize(source, Path(folder), level=2)
-            quantize_dynamic(
-                Path(folder) / "model.onnx",
-                target / "model.onnx",
-                weight_type=QuantType.QInt8,
-                reduce_range=True,  # 7-bit weights: AVX2's int8 products saturate with 8
-                extra_options={"DefaultTensorType": TensorProto.FLOAT, "MatMulConstBOnly": True},
-            )
+            for path in sorted(Path(folder).glob("*.onnx")):
+                quantize_dynamic(
+                    path,
+                    target / path.name,
+                    weight_type=QuantType.QInt8,
+                    reduce_range=True,  # 7-bit weights: AVX2's int8 products saturate with 8
+                    extra_options={"DefaultTensorType": TensorProto.FLOAT, "MatMulConstBOnly": True},
+                )
 
     def onnx_proof(self, operators: Mapping[str, int]) -> dict[str, tuple[str, str]]:
         """The graph is fused, and multiplies integers."""
@@ -46,7 +47,9 @@ optimizations.register("graph-int8")(
         backends=frozenset({"onnxruntime"}),
         dtype="int8",
         needs=frozenset({"onnx", "quantization", "int8"}),
+        families=frozenset(),
         max_drop=0.02,
         min_agreement=0.95,
+        max_kl=1e-2,
     )
 )

@@ -30,8 +30,10 @@ optimizations.register("graph-o2")(
         summary="ONNX graph optimization O2 (extended and transformer fusions)",
         backends=frozenset({"onnxruntime"}),
         needs=frozenset({"onnx"}),
+        families=frozenset(),
         max_drop=0.0,
         min_agreement=1.0,
+        max_kl=1e-6,
         logit_tolerance=1e-3,
     )
 )

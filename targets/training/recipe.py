@@ -7,8 +7,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ CHUNK = 512
 """Examples encoded at once."""
 PARTS = 4
 """Parts a batch is computed in. All lengths are in each step: batches of one length each unlearn one another."""
+TAUGHT = ("tags", "labels")
+"""Names of targets that have a value for each token."""
 WARMUP = 0.08
 """Share of the steps in which the learning rate rises; afterwards it falls to 0 in a line."""
 
@@ -69,13 +72,13 @@ def rows(
 
 
 def collate(batch: Sequence[Mapping[str, NDArray[np.int64]]]) -> dict[str, Any]:
-    """Tensors (rows, longest row); targets are filled up with IGNORED, features with 0, the id of [PAD]."""
+    """Tensors (rows, longest row); targets are filled up with IGNORED, features with 0, the padding token."""
     import torch
 
     result = {}
     for name in batch[0]:
         width = max(len(row[name]) for row in batch)
-        filled = np.full((len(batch), width), IGNORED if name == "tags" else 0)
+        filled = np.full((len(batch), width), IGNORED if name in TAUGHT else 0)
         for line, row in zip(filled, batch, strict=True):
             line[: len(row[name])] = row[name]
         result[name] = torch.from_numpy(filled)
@@ -93,8 +96,8 @@ def batches(
             yield sorted((data[index] for index in order[start : start + size]), key=lambda row: len(row["input_ids"]))
 
 
-def backward(model: Any, head: Head, tokenizer: Any, piece: Sequence[Any], settings: Settings, share: float) -> float:
-    """Add the gradient of `share` times the mean loss of some rows; returns that loss."""
+def loss(model: Any, head: Head, tokenizer: Any, settings: Settings, piece: Sequence[Any]) -> Any:
+    """The mean loss of some rows: a scalar tensor. Some tokens are masked, so that single words are not leaned on."""
     import torch
 
     batch = {name: tensor.to(settings.device) for name, tensor in collate(piece).items()}
@@ -102,13 +105,11 @@ def backward(model: Any, head: Head, tokenizer: Any, piece: Sequence[Any], setti
     masked = torch.rand(features["input_ids"].shape, device=settings.device) < (settings.noise or 0)
     masked &= features["input_ids"] >= len(wordpiece.SPECIAL)
     features["input_ids"] = features["input_ids"].masked_fill(masked, tokenizer.mask_token_id)
-    loss = share * head.loss(model(**features), batch)
-    loss.backward()
-    return float(loss.item())
+    return head.loss(model(**features), batch)
 
 
-def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settings: Settings) -> None:
-    """AdamW with a linear schedule; some tokens are masked, so that the model does not lean on single words."""
+def optimize(model: Any, loss_of: Callable[[Sequence[Any]], Any], data: Sequence[Any], settings: Settings) -> None:
+    """AdamW with a linear schedule. `loss_of` gives the mean loss of some rows."""
     import torch
 
     assert settings.steps is not None
@@ -123,16 +124,18 @@ def optimize(model: Any, head: Head, tokenizer: Any, data: Sequence[Any], settin
     begun = time.perf_counter()
     for step, batch in zip(range(1, settings.steps + 1), batches(data, settings.batch, settings.seed), strict=False):
         optimizer.zero_grad()
-        loss = 0.0
+        total = 0.0
         for begin in range(0, len(batch), part):  # in parts of similar length, so that little is padding
             piece = batch[begin : begin + part]
-            loss += backward(model, head, tokenizer, piece, settings, len(piece) / len(batch))
+            mean = loss_of(piece) * (len(piece) / len(batch))
+            mean.backward()
+            total += float(mean.item())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % max(1, settings.steps // 20) == 0 or step == settings.steps:
             seconds = time.perf_counter() - begun
-            print(f"step {step}/{settings.steps}  loss {loss:.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"step {step}/{settings.steps}  loss {total:.4f}  {seconds:.0f} s", file=sys.stderr, flush=True)
 
 
 def writable(out: Path) -> None:
@@ -177,7 +180,8 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
     texts = [example.request[field] for example in examples for field in task.fields]
     tokenizer = wordpiece.build(texts, settings.vocabulary, settings.lowercase, settings.max_length)
     model = new_model(task, labels, tokenizer, settings)
-    optimize(model, head, tokenizer, rows(task, head, tokenizer, examples, labels), settings)
+    taught = rows(task, head, tokenizer, examples, labels)
+    optimize(model, partial(loss, model, head, tokenizer, settings), taught, settings)
     seconds = time.perf_counter() - begun
     model.to("cpu").half().save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -188,12 +192,19 @@ def train(task_name: str, data: Path, held_out: Path, out: Path, settings: Setti
         "task": task.name,
         "data": {"file": data.name, "sha256": sha256(data), "examples": len(examples)},
         "eval": {"file": held_out.name, "sha256": sha256(held_out), "examples": len(unseen)},
+        **record_of(settings, saved, seconds, out),
+        "scores": scores(task, unseen, predict(task, saved, reader, unseen)),
+    }
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def record_of(settings: Settings, saved: Any, seconds: float, out: Path) -> dict[str, Any]:
+    """What training.json says of a saved model, whatever it was trained for."""
+    return {
         "settings": asdict(settings),
         "parameters": saved.num_parameters(),
         "seconds": round(seconds, 1),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
         "weights_sha256": sha256(out / "model.safetensors"),
-        "scores": scores(task, unseen, predict(task, saved, reader, unseen)),
     }
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return record

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from targets.api import UserError
-from targets.training.heads import Head
+
+
+class Usual(Protocol):
+    """The usual settings of a head."""
+
+    steps: int
+    learning_rate: float
+    noise: float
+    lowercase: bool
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Settings:
     threads: int = 2
     device: str = "cpu"
 
-    def with_defaults(self, head: Head) -> Settings:
+    def with_defaults(self, head: Usual) -> Settings:
         """The same with every None filled in."""
         names = ("steps", "learning_rate", "noise", "lowercase")
         return replace(self, **{name: getattr(head, name) for name in names if getattr(self, name) is None})

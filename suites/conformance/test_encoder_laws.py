@@ -1,8 +1,6 @@
-"""Laws that any correct implementation keeps, whatever its engine and optimization."""
+"""Laws of encoders, whatever their engine and optimization."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -10,10 +8,11 @@ from hypothesis import strategies as st
 
 from fixtures import guest
 from fixtures.provision import Target
-from fixtures.quality import alike, nearly
-from fixtures.results import CaseRecord
-from targets.api import Answer, Request
+from fixtures.quality import alike, nearly, well_formed
+from targets.encoding import as_encoder
 from targets.registry import optimizations
+
+pytestmark = pytest.mark.families("encoder")
 
 few = settings(
     max_examples=15,
@@ -41,69 +40,20 @@ ODD = (
 )
 
 
-def requests(task_fields: tuple[str, ...], text: str) -> Request:
-    """The same text in every field."""
-    return dict.fromkeys(task_fields, text)
-
-
-def well_formed(target: Target, batch: Sequence[Request], answers: Sequence[Answer]) -> None:
-    """Assert one answer a request, each well-formed by the task's own laws."""
-    assert len(answers) == len(batch), f"got {len(answers)} answers, should be {len(batch)}"
-    found = [
-        f"{target.task.name} of {str(request)[:80]!r}: {problem}"
-        for request, answer in zip(batch, answers, strict=True)
-        for problem in target.task.problems(request, answer)
-    ]
-    assert not found, "\n".join(found)
-
-
-def test_engaged(target: Target, record: CaseRecord) -> None:
-    """What was asked for is what runs: device, provider, number format, technique."""
-    evidence = target.evidence()
-    record.evidence = {"requested": dict(evidence.requested), "actual": dict(evidence.actual), **evidence.details}
-    assert not evidence.mismatches, "; ".join(evidence.mismatches)
-
-
-def test_answers_are_well_formed(target: Target) -> None:
-    """Probabilities sum to one, spans lie inside the text and equal what they quote."""
-    batch = [example.request for example in target.subject.examples[:100]]
-    parts = target.run_each([batch[start : start + 10] for start in range(0, len(batch), 10)])
-    well_formed(target, batch, [answer for part in parts for answer in part])
-
-
 @few
 @given(data=st.data())
 def test_any_text_has_an_answer(target: Target, data: st.DataObject) -> None:
     """Any text, of any script, is answered, and the answer is well-formed."""
     batch = data.draw(
-        st.lists(st.fixed_dictionaries(dict.fromkeys(target.task.fields, texts)), min_size=1, max_size=4), label="batch"
+        st.lists(st.fixed_dictionaries(dict.fromkeys(fields_of(target), texts)), min_size=1, max_size=4), label="batch"
     )
     well_formed(target, batch, target.run(batch))
 
 
 def test_odd_texts_have_an_answer(target: Target) -> None:
     """Empty, blank, very long and exotic texts are answered without harm."""
-    batch = [requests(target.task.fields, text) for text in ODD]
+    batch = [target.task.ask(text) for text in ODD]
     well_formed(target, batch, [answer for part in target.run_each([[one] for one in batch]) for answer in part])
-
-
-def test_empty_batch(target: Target) -> None:
-    """No request, no answer."""
-    answers = target.run([])
-    assert answers == [], f"got {len(answers)} answers to no request, should be none"
-
-
-def test_determinism(target: Target) -> None:
-    """The same request has the same answer, every time."""
-    batch = list(target.subject.mix[:8])
-    first, *rest = target.run_each([batch] * 4)
-    for again in rest:
-        assert again == first, f"got {differing(first, again)}, should be the same in every run"
-
-
-def differing(left: list[Answer], right: list[Answer]) -> str:
-    """The first pair that differs."""
-    return next((f"{a} then {b}" for a, b in zip(left, right, strict=True) if a != b), "nothing")
 
 
 def test_batch_invariance(target: Target) -> None:
@@ -138,7 +88,7 @@ def test_batch_order(target: Target, data: st.DataObject) -> None:
 
 def test_truncation_is_reported(target: Target) -> None:
     """An input longer than the model says that it was cut (or was read in windows), and a short one does not."""
-    fields = target.task.fields
+    fields = fields_of(target)
     short = dict.fromkeys(fields, "Short text.")
     long = {**short, fields[-1]: "word " * 3000}
     brief, cut = target.run([short])[0], target.run([long])[0]
@@ -161,7 +111,7 @@ def test_cut_text_answers_like_its_beginning(target: Target) -> None:
 @pytest.mark.tasks("ner", "qa")
 def test_spans_count_characters(target: Target) -> None:
     """Spans count characters: eight spaces of three bytes each move them as far as eight plain ones."""
-    *_, last = target.task.fields
+    *_, last = fields_of(target)
     probes = [example.request for example in target.subject.examples[:32]]
     plain, wide = (
         target.run_each([[{**request, last: space * 8 + request[last]}] for request in probes])
@@ -197,8 +147,6 @@ def test_calls_leak_nothing(target: Target) -> None:
     assert grown < 8, f"{len(batches)} calls grew the process by {grown:.1f} MB, should be < 8 MB"
 
 
-def test_reloading_leaks_nothing(target: Target) -> None:
-    """Load, close and load again leaves no memory behind."""
-    rounds = 2
-    grown, bound = target.reload_growth_mb(rounds), max(8.0, 0.5 * target.size_mb)
-    assert grown < bound, f"{rounds} more loads grew the process by {grown:.1f} MB, should be < {bound:.0f} MB"
+def fields_of(target: Target) -> tuple[str, ...]:
+    """The keys of a request."""
+    return as_encoder(target.task).fields

@@ -1,0 +1,67 @@
+"""What planted faults of generators are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TypeAlias
+
+from targets.api import Answer, Evidence, Floats, Labels, Request, Runner, Tick, no_tick
+from targets.transformers_generator import TransformersGenerator
+
+Run: TypeAlias = Callable[[Sequence[Request], Tick], list[Answer]]
+
+
+class BrokenGenerator:
+    """A runner that answers with another function, and leaves everything else to the real one."""
+
+    def __init__(self, real: TransformersGenerator, run: Run) -> None:
+        self.real = real
+        self.labels: Labels = real.labels
+        self._run = run
+
+    def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
+        """Answer a batch, wrongly."""
+        return self._run(batch, tick)
+
+    def tokens(self, request: Request) -> list[int]:
+        """The real ids of a prompt."""
+        return self.real.tokens(request)
+
+    def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
+        """The real logits."""
+        return self.real.logits(batch)
+
+    def evidence(self) -> Evidence:
+        """The real evidence."""
+        return self.real.evidence()
+
+    def close(self) -> None:
+        """Close the real one."""
+        self.real.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def rewritten(real: TransformersGenerator, change: Callable[[Request, Answer], Answer]) -> Runner:
+    """A runner each of whose answers is changed."""
+    return BrokenGenerator(
+        real, lambda batch, tick: [change(*pair) for pair in zip(batch, real.run(batch, tick), strict=True)]
+    )
+
+
+def asked(real: TransformersGenerator, change: Callable[[Request], Request]) -> Runner:
+    """A runner that answers another request than the one it got."""
+    return BrokenGenerator(real, lambda batch, tick: real.run([change(request) for request in batch], tick))
+
+
+def text_of(real: TransformersGenerator, ids: Sequence[int]) -> str:
+    """The text of tokens."""
+    text: str = real.tokenizer.decode(list(ids), skip_special_tokens=True)
+    return text

@@ -1,0 +1,159 @@
+"""How fast each generator answers, token by token, at output lengths that are the same for every engine."""
+
+from __future__ import annotations
+
+from itertools import cycle, islice
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from fixtures import charts, llama_bench, report, stopwatch, token_watch
+from fixtures.clock import host_clock
+from fixtures.llama_bench import BenchPlan
+from fixtures.provision import Target
+from fixtures.records import Judge, spend
+from fixtures.results import CaseRecord
+from fixtures.statistics import Estimate, min_samples, percentile, ratio_of_medians
+from fixtures.stopwatch import ThroughputPlan
+from fixtures.token_watch import TokenPlan
+from fixtures.verdict import Measurement
+from targets.api import Request
+
+pytestmark = pytest.mark.families("seq2seq", "causal")
+
+FIRST_TOKENS = min_samples(0.90)
+"""Requests for one token: as many as a claim on p90 needs."""
+WHOLE = min_samples(0.50)
+"""Requests of the pinned length; each has a gap less than tokens, so their gaps support p95."""
+MOST = 200
+TTFT_S, DECODE_S, THROUGHPUT_S = 0.3, 0.5, 0.01
+WARM_CAP_S, CAP_S = 3.0, 30.0
+LONG_PROMPT = 256
+"""Tokens of the prompts that the prefill rate is taken from, as far as the context has room."""
+BATCHES = (1, 4, 16)
+BATCH_TOKENS = 16
+BENCH_ROUNDS = 7
+LATE = 0.95
+"""Share of a request's time after which a first token is no first token: most of the tokens would come at once."""
+
+
+@pytest.mark.benchmark(timer=host_clock, group="ttft")
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the target dies first
+def test_first_token(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
+    """The first token of an answer comes within the device's limits."""
+    requests = tuple({**request, "max_tokens": 1} for request in target.subject.mix)
+    found = target.call(token_watch.watch, TokenPlan(requests, FIRST_TOKENS, MOST, TTFT_S, WARM_CAP_S, CAP_S))
+    spend(record, found.warm_s, found.measure_s)
+    laps = tuple(lap.ttft_ms for lap in found.laps)
+    played = host_clock.play(laps)
+    benchmark.extra_info["case"] = target.case.id
+    benchmark.pedantic(lambda: next(played), rounds=len(laps), iterations=1)
+    if not found.steady:
+        record.notes.append(f"time to the first token was not steady after {found.warm_laps} warm-up requests")
+    how = f"{len(laps)} requests for one token, {len(requests)} prompts in turn, after {found.warm_laps} to warm up"
+    judged(Measurement("ttft_ms", unit="ms", samples=laps, how=how))
+
+
+def test_decode_rate(target: Target, judged: Judge, record: CaseRecord) -> None:
+    """Tokens follow one another at the rate that the device's limits ask."""
+    subject = target.subject
+    found = target.call(token_watch.watch, TokenPlan(subject.mix, WHOLE, MOST, DECODE_S, WARM_CAP_S, CAP_S))
+    spend(record, found.warm_s, found.measure_s)
+    counts = {lap.output_tokens for lap in found.laps}
+    if counts != {subject.pinned}:
+        came = f"{min(counts)} to {max(counts)}"
+        record.notes.append(f"output length could not be pinned: {came} of {subject.pinned} tokens came")
+    gaps = tuple(gap for lap in found.laps for gap in lap.gaps_ms)
+    rates = tuple(rate for lap in found.laps if (rate := lap.decode_per_s) is not None)
+    late = sum(lap.ttft_ms > LATE * lap.e2e_ms for lap in found.laps)
+    assert 2 * late < len(found.laps), (
+        f"in {late} of {len(found.laps)} requests the first token was seen after {LATE:.0%} of the time: tokens come "
+        "in one piece at the end, so no gap can be measured (is the stream buffered?)"
+    )
+    means = tuple(sum(lap.gaps_ms) / len(lap.gaps_ms) for lap in found.laps if lap.gaps_ms)
+    median = {"": percentile(rates, 0.5)}
+    how = f"{len(found.laps)} requests of {subject.pinned} tokens each, one at a time"
+    if gaps:
+        report.attach_png("gaps between tokens", charts.latency_histogram(gaps, target.case.id))
+    judged(
+        Measurement("itl_ms", unit="ms", samples=gaps, how=f"{len(gaps)} gaps of {how}"),
+        Measurement("tpot_ms", unit="ms", samples=means, how=how),
+        Measurement("e2e_ms", unit="ms", samples=tuple(lap.e2e_ms for lap in found.laps), how=how),
+        Measurement("decode_tokens_per_s", unit="/s", samples=rates, estimates=median, how=f"median of {how}"),
+    )
+
+
+def test_prefill(target: Target, judged: Judge, record: CaseRecord) -> None:
+    """A long prompt is read at the rate that the device's limits ask."""
+    found = prefill(target)
+    spend(record, found.warm_s, found.measure_s)
+    rates = tuple(lap.prompt_tokens / lap.ttft_ms * 1e3 for lap in found.laps)
+    sizes = sorted(lap.prompt_tokens for lap in found.laps)
+    how = f"median of {len(rates)} prompts of {sizes[0]} to {sizes[-1]} tokens: tokens by time to the first token"
+    judged(
+        Measurement("prefill_tokens_per_s", unit="/s", samples=rates, estimates={"": percentile(rates, 0.5)}, how=how)
+    )
+
+
+def test_batches(target: Target, judged: Judge, record: CaseRecord) -> None:
+    """Requests answered together bring the tokens a second that the device's limits ask."""
+    mix = tuple({**request, "max_tokens": BATCH_TOKENS} for request in target.subject.mix)
+    sizes = tuple(size for size in BATCHES if size <= target.session.device.max_batch)
+    plans = {size: ThroughputPlan(tuple(islice(cycle(mix), size)), size, THROUGHPUT_S) for size in sizes}
+    found = {size: target.call(stopwatch.throughput, plan) for size, plan in plans.items()}
+    spend(record, sum(one.warm_s for one in found.values()), sum(one.measure_s for one in found.values()))
+    rates = {size: one.per_s * BATCH_TOKENS for size, one in found.items()}
+    best = max(rates, key=lambda size: rates[size])
+    estimates = {f"batch{size}": Estimate(rate, n=len(found[size].laps_ms)) for size, rate in rates.items()}
+    estimates["best"] = estimates[f"batch{best}"]
+    how = f"whole batches of {', '.join(map(str, sizes))}, {BATCH_TOKENS} tokens each; best at batch {best}"
+    judged(Measurement("output_tokens_per_s", unit="/s", estimates=estimates, how=how))
+
+
+@pytest.mark.tasks("generation")
+def test_beside_llama_bench(target: Target, judged: Judge) -> None:
+    """Decode and prefill rates are those of llama.cpp's own benchmark on the same file, measured in turns with it."""
+    target.start()
+    file, details = target.artifact, target.evidence().details
+    if file is None or file.suffix != ".gguf" or "gpu layers" not in details:
+        pytest.skip("this engine is not llama.cpp in a process of its own")
+    if llama_bench.find() is None:
+        pytest.skip("no llama-bench on PATH or in LLAMA_CPP_DIR: build it with llama.cpp (`make llama-tools`)")
+    requests = tuple(long_prompts(target, BENCH_ROUNDS, target.subject.pinned))
+    ours: list[token_watch.TokenLap] = []
+    theirs: list[tuple[list[float], list[float]]] = []
+    for request in requests:
+        ours += target.call(token_watch.watch, TokenPlan((request,), 1, 1, 0.0, 0.0, CAP_S)).laps
+        plan = BenchPlan(
+            prompt_tokens=ours[-1].prompt_tokens,
+            output_tokens=target.subject.pinned,
+            threads=target.session.device.threads,
+            gpu_layers=details["gpu layers"]["offloaded"] or 0,
+            repeats=1,
+            flash_attention=bool(details.get("flash attention", True)),
+        )
+        theirs.append(llama_bench.rates(file, plan))
+    rounds = {
+        "prefill": ([[lap.prompt_tokens / lap.ttft_ms * 1e3] for lap in ours], [reading for reading, _ in theirs]),
+        "decode": ([[lap.decode_per_s or 0.0] for lap in ours], [writing for _, writing in theirs]),
+    }
+    how = f"in turns with llama-bench on the same file and threads: {len(ours)} rounds"
+    judged(
+        *(
+            Measurement(f"{name}_vs_llama_bench", unit="×", estimates={"": ratio_of_medians(mine, other)}, how=how)
+            for name, (mine, other) in rounds.items()
+        )
+    )
+
+
+def prefill(target: Target) -> token_watch.TokenLaps:
+    """Long prompts, one token each; warm and then one lap a prompt."""
+    requests = tuple(long_prompts(target, WHOLE, 1))
+    return target.call(token_watch.watch, TokenPlan(requests, WHOLE, WHOLE, 0.0, 0.2, CAP_S))
+
+
+def long_prompts(target: Target, count: int, output: int) -> list[Request]:
+    """Prompts of LONG_PROMPT tokens, or as many as the context has room for."""
+    context = target.evidence().details.get("context")
+    size = min(LONG_PROMPT, context - 2 * output - BATCH_TOKENS) if isinstance(context, int) else LONG_PROMPT
+    return target.call(token_watch.long_requests, target.case.task, target.subject.texts, size, count, output)

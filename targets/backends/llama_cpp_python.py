@@ -1,0 +1,142 @@
+"""llama.cpp inside Python: GGUF files by llama-cpp-python."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from targets.api import (
+    Answer,
+    Device,
+    Evidence,
+    Floats,
+    Labels,
+    ModelFiles,
+    Request,
+    Requirement,
+    Runner,
+    Task,
+    Tick,
+    no_tick,
+)
+from targets.chat import fit
+from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer, as_generator, cut_at_stop
+from targets.gguf_file import check, inspect
+from targets.gguf_model import DEFAULT_TYPE, INSTALL, gguf_file
+from targets.llama_engine import LlamaEngine
+from targets.llama_evidence import evidence
+from targets.llama_load import load
+from targets.llama_settings import LlamaSettings
+from targets.llama_template import Template
+from targets.optimization import Optimization
+from targets.registry import backends
+
+
+class LlamaCppPython:
+    """GGUF files in this process, one request after another."""
+
+    name = "llama-cpp-python"
+    requires: tuple[Requirement, ...] = (Requirement("llama_cpp", INSTALL), Requirement("gguf", INSTALL))
+    tasks = frozenset({"generation", "chat"})
+    formats = frozenset({"safetensors", "gguf"})
+    preload: tuple[str, ...] = ("llama_cpp", "gguf")
+
+    def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
+        """The GGUF file: the user's own, or the model's folder converted and quantized."""
+        made = gguf_file(model, optimization, cache)
+        check(made)
+        return made
+
+    def load(self, model: ModelFiles, artifact: Path, task: Task, optimization: Optimization, device: Device) -> Runner:
+        """One context; its settings are the profile's, changed by the optimization."""
+        task, info = as_generator(task), inspect(artifact)
+        settings = LlamaSettings.of(info, optimization, device)
+        engine = load(artifact, settings)
+        template = Template.of(engine.llm, artifact) if task.chat else None
+        level = info.file_type if model.format == "gguf" else optimization.gguf_type or DEFAULT_TYPE
+        return LlamaRunner(task, engine, template, lambda: evidence(info, settings, engine, level))
+
+
+class LlamaRunner:
+    """A loaded model that answers requests one after another; nothing of an earlier one is reused."""
+
+    def __init__(
+        self, task: GeneratorTask, engine: LlamaEngine, template: Template | None, proof: Callable[[], Evidence]
+    ) -> None:
+        self.task = task
+        self.engine = engine
+        self.labels: Labels = {}
+        self._template = template
+        self._evidence = proof
+        self._open = True
+
+    def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
+        """Answer a batch, in order."""
+        return [self._answer(request, tick) for request in batch]
+
+    def tokens(self, request: Request) -> list[int]:
+        """The ids of the prompt as the model reads them."""
+        return self._prompt(request, Decoding.of(request, self.task.max_tokens))[0]
+
+    def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
+        """For each request the logits after each token of its prompt, (tokens, vocabulary)."""
+        return [[self.engine.score(self._prompt(request, None)[0])] for request in batch]
+
+    def evidence(self) -> Evidence:
+        """What was asked for and what really runs."""
+        return self._evidence()
+
+    def close(self) -> None:
+        """Free the model; a second call does nothing."""
+        if self._open:
+            self._open = False
+            self.engine.close()
+            gc.collect()
+
+    def __enter__(self) -> LlamaRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, request: Request, tick: Tick) -> Answer:
+        asked = Decoding.of(request, self.task.max_tokens)
+        prompt, dropped = self._prompt(request, asked)
+        ids: list[int] = []
+        finish = "length"
+        for token in self.engine.stream(prompt, asked):
+            if token in self.engine.ends:
+                finish = "stop"
+                break
+            ids.append(token)
+            tick()
+            if asked.stop and cut_at_stop(self.engine.text(ids), asked.stop)[1]:
+                finish = "stop"
+                break
+            if len(ids) == asked.max_tokens:
+                break
+        text, _ = cut_at_stop(self.engine.text(ids), asked.stop)
+        return answer(text, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
+
+    def _prompt(self, request: Request, asked: Decoding | None) -> tuple[list[int], int]:
+        """The ids of the prompt, with room for what is asked, and how many turns of a chat were dropped for that."""
+        output, context = asked.max_tokens if asked else 0, self.engine.context
+        if self._template is None:
+            ids = self.engine.tokenize(self.task.prompt(request))
+            if len(ids) + output > context:
+                raise ContextOverflow.of(len(ids), output, context)
+            return ids, 0
+        template = self._template
+
+        def read(messages: Sequence[Message]) -> list[int]:
+            return self.engine.tokenize(template.render(messages), whole=False)
+
+        kept, dropped = fit(self.task.messages(request), lambda messages: len(read(messages)), output, context)
+        return read(kept), dropped
+
+
+backends.register("llama-cpp-python")(LlamaCppPython())
