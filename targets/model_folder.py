@@ -16,7 +16,13 @@ from targets.located import parse_json, read_text
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 """Files of which each holds a whole vocabulary."""
-TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+TOKENIZER_EXTRAS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt")
 LONGEST_HEADER = 100_000_000
 """Bytes: the format's own bound on its header (docs of safetensors, "Format")."""

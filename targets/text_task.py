@@ -1,4 +1,4 @@
-"""What tasks with texts as answers share: no labels, the laws of a well-formed answer, scores as means over examples."""
+"""What tasks with texts as answers share: no labels, the laws of a well-formed answer, means over examples."""
 
 from __future__ import annotations
 

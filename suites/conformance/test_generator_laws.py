@@ -10,7 +10,7 @@ from fixtures import guest
 from fixtures.provision import Target
 from fixtures.quality import well_formed
 from fixtures.subjects import PROBE_TOKENS
-from targets.api import Answer, Request, UserError
+from targets.api import Answer, UserError
 from targets.registry import optimizations
 
 pytestmark = pytest.mark.families("seq2seq", "causal")
@@ -129,7 +129,7 @@ def test_batch_is_its_requests(target: Target) -> None:
     together = target.run(batch)
     pairs = [(a, b) for a, b in zip(alone, together, strict=True) if said(a) != said(b)]
     unlike = "; ".join(f"{a['text']!r} alone, {b['text']!r} in a batch" for a, b in pairs)
-    allowed = len(batch) * (1 - max(0.5, optimizations[target.case.optimization].min_agreement))
+    allowed = len(batch) * (1 - max(0.5, optimizations[target.case.optimization].agreement(target.task.family)))
     assert len(pairs) <= allowed, f"{len(pairs)} of {len(batch)} differ, should be <= {allowed:.0f}: {unlike}"
 
 

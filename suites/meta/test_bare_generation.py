@@ -23,8 +23,8 @@ pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")
 pytest.importorskip("gguf", reason="pip install '.[llama]'")
 
 PROMPT, OUTPUT = 128, 32
-ROUNDS, LEAST, BUDGET_S = 8, 3, 40.0
-"""Rounds at most; once LEAST are done no further begins after BUDGET_S."""
+LAPS, ROUNDS, LEAST, BUDGET_S = 4, 10, 4, 40.0
+"""Laps a turn, turns at most; once LEAST are done no further begins after BUDGET_S."""
 SHAPE = {
     "vocab_size": 32000,
     "hidden_size": 768,
@@ -104,7 +104,10 @@ def bare(runner: Any, request: dict[str, Any]) -> Rates:
 
 
 def compare(one: Callable[[], list[Rates]], other: Callable[[], list[Rates]]) -> tuple[Estimate, Estimate]:
-    """The ratios of prefill and decode rates, one to the other, in turns; the first round of each warms up."""
+    """The ratios of prefill and decode rates, one to the other, in turns; the first round of each warms up.
+
+    Of a turn the best counts: foreign load only ever slows, and not both alike.
+    """
     one(), other()
     ones: list[list[Rates]] = []
     others: list[list[Rates]] = []
@@ -114,8 +117,10 @@ def compare(one: Callable[[], list[Rates]], other: Callable[[], list[Rates]]) ->
             break
         for which, results in ((one, ones), (other, others))[:: 1 if turn % 2 else -1]:
             results.append(which())
-    columns = [[[rates[index] for rates in block] for block in blocks] for index in (0, 1) for blocks in (ones, others)]
-    return ratio_of_medians(columns[0], columns[1]), ratio_of_medians(columns[2], columns[3])
+    best = [
+        [[max(rates[index] for rates in block)] for block in blocks] for index in (0, 1) for blocks in (ones, others)
+    ]
+    return ratio_of_medians(best[0], best[1]), ratio_of_medians(best[2], best[3])
 
 
 def shown(ratio: Estimate) -> str:
@@ -133,7 +138,7 @@ def test_rates_are_those_of_a_bare_loop(
 ) -> None:
     """Prefill and decode rates of the suite are no more than 2 % below those of a bare loop, taken in turns."""
     prefill, decode = compare(
-        lambda: [suite(runner, request_) for _ in range(2)], lambda: [bare(runner, request_) for _ in range(2)]
+        lambda: [suite(runner, request_) for _ in range(LAPS)], lambda: [bare(runner, request_) for _ in range(LAPS)]
     )
     with capsys.disabled():
         print(f"\nrates of the suite / bare llama-cpp-python loop: prefill {shown(prefill)}, decode {shown(decode)}")
@@ -152,13 +157,13 @@ def test_rates_are_those_of_llama_bench(
         len(runner.tokens(request_)),
         OUTPUT,
         threads=int(evidence.actual["threads"]),
-        repeats=3,
+        repeats=LAPS,
         batch=runner.engine.batch,
         flash_attention=evidence.details["flash attention"],
     )
     path = Path(runner.engine.llm.model_path)
     prefill, decode = compare(
-        lambda: [suite(runner, request_) for _ in range(3)],
+        lambda: [suite(runner, request_) for _ in range(LAPS)],
         lambda: list(zip(*llama_bench.rates(path, plan), strict=True)),
     )
     with capsys.disabled():

@@ -58,9 +58,7 @@ def test_nothing_is_dropped_without_need() -> None:
 
 def test_overflow_gives_the_three_numbers() -> None:
     """The refusal says how long the prompt is, what is asked for, and what the context holds."""
-    with pytest.raises(
-        ContextOverflow, match="has 9 tokens and 4 more are asked for, but the context holds 10"
-    ):
+    with pytest.raises(ContextOverflow, match="has 9 tokens and 4 more are asked for, but the context holds 10"):
         fit([turn("user", 9)], words, 4, 10)
 
 

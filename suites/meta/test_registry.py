@@ -134,5 +134,6 @@ def test_optimizations_name_backends_that_exist() -> None:
         assert optimization.backends, name
         assert all(backend in registry.backends for backend in optimization.backends), name
         assert 0 <= optimization.max_drop <= 1, name
-        assert 0 < optimization.min_agreement <= 1, name
+        assert 0 <= optimization.min_agreement <= 1, name
+        assert optimization.min_agreement > 0 or "encoder" not in optimization.families, name
         assert optimization.summary, name

@@ -13,7 +13,7 @@ optimizations.register("bf16")(
         name="bf16",
         group="precision",
         summary="half precision (bfloat16)",
-        backends=frozenset({"huggingface"}),
+        backends=frozenset({"huggingface", "vllm", "tensorrt-llm"}),
         dtype="bfloat16",
         families=frozenset(),
         max_drop=0.02,

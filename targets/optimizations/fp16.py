@@ -32,7 +32,7 @@ optimizations.register("fp16")(
         name="fp16",
         group="precision",
         summary="half precision (IEEE float16)",
-        backends=frozenset({"huggingface", "onnxruntime"}),
+        backends=frozenset({"huggingface", "onnxruntime", "vllm", "tensorrt-llm"}),
         dtype="float16",
         needs=frozenset({"half"}),
         families=frozenset(),

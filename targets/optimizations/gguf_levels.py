@@ -20,8 +20,9 @@ from targets.api import Device
 from targets.optimization import Optimization
 from targets.registry import optimizations
 
-ENGINES = frozenset({"llama-cpp-python", "llama-server"})
-SERVED = frozenset({"openai", "ollama"})
+EVERY = frozenset({"llama-cpp-python", "llama-server", "openai", "ollama"})
+"""The engines of the three levels that people deploy; the whole ladder is climbed once, in process."""
+ONE = frozenset({"llama-cpp-python"})
 GGML_F32 = 0
 """ggml's number of the type (ggml.h)."""
 
@@ -39,15 +40,15 @@ class SinglePrecision(GgufLevel):
 
 
 for level, kind, backends, max_kl, max_drop, min_agreement, summary in (
-    ("F32", SinglePrecision, ENGINES, 1e-6, 1e-4, 1.0, "GGUF in single precision, KV cache too"),
-    ("F16", GgufLevel, ENGINES | SERVED, 1e-4, 0.01, 0.95, "GGUF in half precision"),
-    ("Q8_0", GgufLevel, ENGINES | SERVED, 0.003, 0.02, 0.0, "GGUF, 8.5 bits a weight"),
-    ("Q6_K", GgufLevel, ENGINES, 0.011, 0.02, 0.0, "GGUF, 6.6 bits a weight"),
-    ("Q5_K_M", GgufLevel, ENGINES, 0.022, 0.02, 0.0, "GGUF, 5 bits and 6 where it matters more"),
-    ("Q4_K_M", GgufLevel, ENGINES | SERVED, 0.063, 0.056, 0.0, "GGUF, 4 bits and 6 where it matters more"),
-    ("Q4_0", GgufLevel, ENGINES, 0.144, 0.15, 0.0, "GGUF, 4.5 bits a weight, the plainest and often fastest"),
-    ("Q3_K_M", GgufLevel, ENGINES, 0.204, 0.21, 0.0, "GGUF, 3 bits and 4 or 5 where it matters more"),
-    ("Q2_K", GgufLevel, ENGINES, 0.89, 1.0, 0.0, "GGUF, 2 bits and 3 or 4 where it matters more"),
+    ("F32", SinglePrecision, ONE, 1e-6, 1e-4, 1.0, "GGUF in single precision, KV cache too"),
+    ("F16", GgufLevel, EVERY, 1e-4, 0.01, 0.95, "GGUF in half precision"),
+    ("Q8_0", GgufLevel, EVERY, 0.003, 0.02, 0.0, "GGUF, 8.5 bits a weight"),
+    ("Q6_K", GgufLevel, ONE, 0.011, 0.02, 0.0, "GGUF, 6.6 bits a weight"),
+    ("Q5_K_M", GgufLevel, ONE, 0.022, 0.02, 0.0, "GGUF, 5 bits and 6 where it matters more"),
+    ("Q4_K_M", GgufLevel, EVERY, 0.063, 0.056, 0.0, "GGUF, 4 bits and 6 where it matters more"),
+    ("Q4_0", GgufLevel, ONE, 0.144, 0.15, 0.0, "GGUF, 4.5 bits a weight, the plainest and often fastest"),
+    ("Q3_K_M", GgufLevel, ONE, 0.204, 0.21, 0.0, "GGUF, 3 bits and 4 or 5 where it matters more"),
+    ("Q2_K", GgufLevel, ONE, 0.89, 1.0, 0.0, "GGUF, 2 bits and 3 or 4 where it matters more"),
 ):
     optimizations.register(level.lower())(
         kind(
@@ -59,6 +60,7 @@ for level, kind, backends, max_kl, max_drop, min_agreement, summary in (
             min_agreement=min_agreement,
             max_kl=max_kl,
             families=frozenset({"causal"}),
+            tasks=frozenset() if backends == EVERY else frozenset({"generation"}),
             gguf_type=level,
         )
     )

@@ -19,7 +19,7 @@ from targets.text_task import TextTask
 class Translation(TextTask):
     """Scored over the whole corpus by chrF (Popović 2015) and BLEU (Papineni et al. 2002), as sacrebleu computes them.
 
-    A tally holds the n-gram statistics of an example, so that their sum gives the corpus score, not a mean of sentences.
+    A tally holds the n-gram statistics of an example: their sum gives the corpus score, not a mean of sentences.
     """
 
     name = "translation"
