@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from targets.api import Evidence
@@ -38,12 +37,15 @@ def evidence(info: GgufInfo, settings: LlamaSettings, engine: LlamaEngine, level
         "gpu layers": {"asked": asked, "offloaded": on_gpu},
         "flash attention": settings.flash_attention,
         "KV cache": {name: settings.options.get(f"type_{name}", "default") for name in "kv"},
+        "mmap": settings.options.get("use_mmap", True),
         "system": llama_cpp.llama_print_system_info().decode().strip(" |"),
         "notes": notes(info, asked),
         **versions("llama-cpp-python"),
     }
     if engine.draft_tokens:
-        details["drafts"] = asdict(engine.drafts)
+        drafted, accepted = engine.drafts.proposed, engine.drafts.accepted
+        rate = accepted / drafted if drafted else None
+        details["acceptance"] = {"drafted": drafted, "accepted": accepted, "rate": rate}
     return Evidence(requested, actual, details)
 
 

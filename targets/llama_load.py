@@ -19,8 +19,8 @@ QUIET = ("error loading model: ", "llama_model_load: ", "llama_model_load_from_f
 """Where llama.cpp says it in the words of its functions."""
 DEBUG = 1
 """ggml's level (ggml.h) of messages for its developers: hundreds a load."""
-CACHE_TYPES = ("type_k", "type_v")
-"""Options of an optimization that llama_cpp.Llama takes by the same name: ggml's numbers of the KV cache's types."""
+OPTIONS = frozenset({"type_k", "type_v", "use_mmap"})
+"""Options of an optimization that llama_cpp.Llama takes by the same name; types are ggml's numbers (ggml.h)."""
 
 
 def load(path: Path, settings: LlamaSettings) -> LlamaEngine:
@@ -35,7 +35,7 @@ def load(path: Path, settings: LlamaSettings) -> LlamaEngine:
 
     options = dict(settings.options)
     draft = int(options.pop("draft_model_tokens", 0))
-    if unknown := options.keys() - set(CACHE_TYPES):
+    if unknown := options.keys() - OPTIONS:
         raise ValueError(f"llama-cpp-python is not told of {', '.join(sorted(unknown))}")
     batch = min(settings.batch, settings.context)
     with listening() as said:

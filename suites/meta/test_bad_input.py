@@ -137,7 +137,7 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "missing GGUF": (options("--task=generation", "--gguf=nowhere.gguf"), r"nowhere\.gguf.*no such file"),
     "no GGUF": (options("--task=generation", "--gguf=README.md"), r"README\.md.*not a GGUF"),
-    "truncated GGUF": (gguf(b"GGUF\x03\x00\x00\x00"), r"cut\.gguf.*truncated"),
+    "truncated GGUF": (gguf(b"GGUF\x03\x00\x00\x00"), r"truncated GGUF: .*cut\.gguf has 8 bytes"),
     "empty prompt": (options("--task=generation", "--prompt= "), r"prompt.*empty"),
     "missing prompts": (options("--task=generation", "--prompts=nowhere.txt"), r"nowhere\.txt.*(no such|not exist)"),
     "build folder that cannot be": (options("--build=/dev/null/build"), r"/dev/null/build cannot be written"),

@@ -70,7 +70,7 @@ def random_folder(folder: Path) -> ModelFiles:
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The random model in Q8_0, loaded by the backend."""
     place = tmp_path_factory.mktemp("bare")
-    with llama(place / "cache", "q8_0", model=random_folder(place / "random")) as loaded:
+    with llama(place / "cache", "q8_0", model=random_folder(place / "random"), flash_attn=True) as loaded:
         yield loaded
 
 
@@ -149,7 +149,7 @@ def test_rates_are_those_of_a_bare_loop(
 def test_rates_are_those_of_llama_bench(
     runner: Any, request_: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Prefill and decode rates of the suite are no more than 2 % below llama-bench's on the same file, in turns."""
+    """Rates of the suite are no more than 2 % below llama-bench's on the same file loaded the same way, in turns."""
     if llama_bench.find() is None:
         pytest.skip("no llama-bench is found: build llama.cpp's tools and set LLAMA_CPP_DIR")
     evidence = runner.evidence()
@@ -160,6 +160,7 @@ def test_rates_are_those_of_llama_bench(
         repeats=LAPS,
         batch=runner.engine.batch,
         flash_attention=evidence.details["flash attention"],
+        mmap=evidence.details["mmap"],
     )
     path = Path(runner.engine.llm.model_path)
     prefill, decode = compare(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from types import SimpleNamespace
 
 import pytest
@@ -87,8 +87,8 @@ def test_selection_narrows_and_never_drops_a_name(wanted: Selection) -> None:
         found = select("cpu", MODELS, wanted)
     except UserError as error:
         assert re.search("is not declared for|has no case with", str(error))  # noqa: PT017 - either outcome is a law
-        asked = {(b, o) for b in wanted.backends for o in wanted.optimizations}
-        assert asked - {(case.backend, case.optimization) for case in every}
+        asked = set(product(wanted.tasks or tasks, wanted.backends or backends, wanted.optimizations or optimizations))
+        assert asked - {(case.task, case.backend, case.optimization) for case in every}
         return
     assert found == [case for case in every if case in set(found)]
     for names, attribute in (

@@ -361,8 +361,8 @@ def test_drafts_change_nothing_but_the_passes(cache: Path, runner: Any) -> None:
             for ignore in (True, False):
                 request: dict[str, Any] = {"max_tokens": 60, "ignore_eos": ignore}
                 assert ask(drafted, prompt, **request) == ask(runner, prompt, **request)
-        drafts = drafted.evidence().details["drafts"]
-    assert 0 < drafts["accepted"] <= drafts["proposed"]
+        drafts = drafted.evidence().details["acceptance"]
+    assert 0 < drafts["accepted"] <= drafts["drafted"]
 
 
 def test_a_quantized_cache_is_used(cache: Path, runner: Any) -> None:
@@ -373,6 +373,14 @@ def test_a_quantized_cache_is_used(cache: Path, runner: Any) -> None:
         assert eight.evidence().details["KV cache"] == {"k": 8, "v": 8}
     assert not np.array_equal(found, base)
     assert divergence(runner.logits(request)[0][0], found) < optimizations["kv-q8"].max_kl  # type: ignore[operator]
+
+
+def test_where_weights_lie_changes_nothing(cache: Path) -> None:
+    """Weights that are read and weights that are mapped give the same logits."""
+    request = [{"prompt": PROMPTS[0]}]
+    with llama(cache, "no-mmap") as read, llama(cache, "q4_k_m") as mapped:
+        assert (read.evidence().details["mmap"], mapped.evidence().details["mmap"]) == (False, True)
+        assert np.array_equal(read.logits(request)[0][0], mapped.logits(request)[0][0])
 
 
 def test_gpu_layers_without_a_gpu_are_a_note(cache: Path) -> None:

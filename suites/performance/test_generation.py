@@ -110,6 +110,15 @@ def test_batches(target: Target, judged: Judge, record: CaseRecord) -> None:
     judged(Measurement("output_tokens_per_s", unit="/s", estimates=estimates, how=how))
 
 
+def test_acceptance(target: Target, judged: Judge) -> None:
+    """Speculative decoding has as large a share of its drafts accepted as the device's limits ask."""
+    found = target.evidence().details.get("acceptance")
+    if found is None:
+        pytest.skip("this case drafts no tokens")
+    how = f"{found['accepted']} of {found['drafted']} drafted tokens, over all answers so far"
+    judged(Measurement.of("acceptance_rate", found["rate"], how=how, reason="nothing was drafted"))
+
+
 @pytest.mark.tasks("generation")
 def test_beside_llama_bench(target: Target, judged: Judge) -> None:
     """Decode and prefill rates are those of llama.cpp's own benchmark on the same file, measured in turns with it."""

@@ -51,7 +51,10 @@ class Fallback(Optimization):
 
     def torch_details(self, module: Any) -> dict[str, Any]:
         """The rung that held, and why each before it failed."""
-        return {"loading": copy.deepcopy(module.loading)}
+        *failed, held = module.loading
+        why = "".join(f"; {step['rung']} failed: {step['outcome']}" for step in failed)
+        note = f"the fallback chain holds at {held['rung']}{why}"
+        return {"loading": copy.deepcopy(module.loading), "notes": [note]}
 
 
 def rungs(load: Callable[..., Any], device: Device) -> list[tuple[str, Callable[[], Any] | str]]:

@@ -26,7 +26,7 @@ class Generation(TextTask):
     architectures: tuple[str, ...] = ("ForCausalLM", "LMHeadModel")
     primary = "perplexity"
     scores: tuple[Score, ...] = (Score("perplexity", higher_is_better=False, top=None),)
-    max_tokens = 32
+    max_tokens = 48
 
     def read(self, path: Path) -> list[Example]:
         """Text, or jsonl of prompts with continuations."""
