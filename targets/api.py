@@ -34,6 +34,10 @@ Labels: TypeAlias = Mapping[int, str]
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
 
+ROUNDING = 6
+"""Digits of a relative growth: what is smaller is the rounding of 32-bit arithmetic summed in another order."""
+
+
 def no_tick() -> None:
     """The tick of a task that produces no tokens."""
 
@@ -83,7 +87,7 @@ class Score:
 
     def loss(self, before: Floats, after: Floats) -> Floats:
         """What is lost from one value to another: a share of `top`, or without one the relative growth."""
-        lost: Floats = (before - after) / self.top if self.top else after / before - 1
+        lost: Floats = (before - after) / self.top if self.top else np.round(after / before - 1, ROUNDING)
         return lost
 
 

@@ -185,7 +185,7 @@ class _Reader:
         """Everything before the data."""
         try:
             return self._header()
-        except (struct.error, IndexError) as error:
+        except (struct.error, IndexError, OverflowError) as error:  # a damaged length can lead beyond any address
             raise UserError(
                 f"truncated GGUF: {self.path} has {len(self.data)} bytes and ends within its header, after which the"
                 " weights should follow; copy it again"

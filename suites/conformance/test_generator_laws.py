@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from fixtures import guest
 from fixtures.provision import Target
@@ -15,14 +13,6 @@ from targets.registry import optimizations
 
 pytestmark = pytest.mark.families("seq2seq", "causal")
 
-few = settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=80).filter(str.strip)
 ODD = (
     "?",
     "🙂🙃 naïve café — “quoted”",
@@ -32,6 +22,8 @@ ODD = (
     "\u202eright to left",
     "a" * 300,
 )
+START = 8
+"""Characters by which an answer is known again where its technique promises no equal ones."""
 LONG = 96
 """Tokens within which the embedded models end by themselves."""
 
@@ -127,10 +119,14 @@ def test_batch_is_its_requests(target: Target) -> None:
     batch = target.subject.probes(4)
     alone = [part[0] for part in target.run_each([[request] for request in batch])]
     together = target.run(batch)
-    pairs = [(a, b) for a, b in zip(alone, together, strict=True) if said(a) != said(b)]
-    unlike = "; ".join(f"{a['text']!r} alone, {b['text']!r} in a batch" for a, b in pairs)
-    allowed = len(batch) * (1 - max(0.5, optimizations[target.case.optimization].agreement(target.task.family)))
-    assert len(pairs) <= allowed, f"{len(pairs)} of {len(batch)} differ, should be <= {allowed:.0f}: {unlike}"
+    promised = optimizations[target.case.optimization].agreement(target.task.family)
+    length = (
+        None if promised == 1.0 else START
+    )  # dynamic quantization scales by the whole batch, and half precision rounds
+    pairs = [(a["text"], b["text"]) for a, b in zip(alone, together, strict=True)]
+    unlike = [f"{a!r} alone, {b!r} in a batch" for a, b in pairs if a[:length] != b[:length]]
+    allowed = (len(batch) - 1) // 2 if length else 0
+    assert len(unlike) <= allowed, f"{len(unlike)} of {len(batch)} differ, should be <= {allowed}: {'; '.join(unlike)}"
 
 
 def test_what_came_before_leaves_no_trace(target: Target) -> None:
@@ -141,19 +137,25 @@ def test_what_came_before_leaves_no_trace(target: Target) -> None:
     assert said(again[0]) == said(straight[0]), f"{straight[0]['text']!r} at first, {again[0]['text']!r} later"
 
 
-@few
-@given(data=st.data())
-def test_any_text_is_answered(target: Target, data: st.DataObject) -> None:
-    """Any text, of any script, is answered, and the answer is well-formed."""
-    request = {**target.task.ask(data.draw(texts, label="text")), "max_tokens": 2}
-    well_formed(target, [request], target.run([request]))
-
-
+@pytest.mark.tasks("generation")
+@pytest.mark.usefixtures("meaningful")
 def test_characters_arrive_whole(target: Target) -> None:
-    """A character that is split over several tokens arrives as one; only where the answer is cut may one be missing."""
-    for text in ODD:
-        (answer,) = target.run([{**target.task.ask(text), "max_tokens": PROBE_TOKENS, "ignore_eos": True}])
-        assert "\ufffd" not in answer["text"].rstrip("\ufffd"), f"half a character in {answer['text']!r} to {text!r}"
+    """A character that is split over several tokens arrives as one, streamed or not."""
+    if target.subject.model.source != "embedded":
+        pytest.skip("only of the embedded model is it known that it writes such characters, and no half ones itself")
+    examples = [each for each in target.subject.dataset.examples if "unicode" in each.slices][:4]
+    batch = [{**each.request, "max_tokens": 16, "ignore_eos": False} for each in examples]
+    texts = [answer["text"] for answer in target.run(batch)]
+    texts += [target.call(guest.watched, [request])[0][0]["text"] for request in batch]
+    halves = [text for text in texts if "\ufffd" in text.rstrip("\ufffd")]
+    assert not halves, f"half a character in {halves}"
+    assert not all(text.isascii() for text in texts), f"no answer has a character beyond ASCII: {texts}"
+
+
+def test_odd_prompts_are_answered(target: Target) -> None:
+    """Prompts of other scripts, of signs alone and of one long word are answered, each answer well-formed."""
+    batch = [{**target.task.ask(text), "max_tokens": 2} for text in ODD]
+    well_formed(target, batch, [part[0] for part in target.run_each([[request] for request in batch])])
 
 
 def test_empty_prompt_is_refused(target: Target) -> None:

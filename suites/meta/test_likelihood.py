@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from fixtures import likelihood
+from fixtures.cases import Case
+from fixtures.results import CaseRecord
+from suites.accuracy import test_likelihood as laws
 from targets.api import Floats, Request
 
 VOCABULARY = 7
@@ -82,3 +85,29 @@ def test_rows_and_tokens_must_agree(tmp_path: Path) -> None:
     broken.target.tokens = lambda _: [1, 2]
     with pytest.raises(RuntimeError, match="5 rows of logits for 2 tokens"):
         likelihood.score(broken, REQUESTS, tmp_path, True)
+
+
+def test_numbers_that_are_none_are_no_zero(tmp_path: Path) -> None:
+    """A model that has become NaN has a divergence of NaN, which no limit lets pass."""
+    likelihood.score(guest(), REQUESTS, tmp_path, True)
+    (score, _) = likelihood.score(guest(scale=float("nan")), REQUESTS, tmp_path, False)
+    assert score.kl is not None
+    assert np.isnan(score.kl)
+
+
+def level(name: str, bits: float, kl: float) -> CaseRecord:
+    found = CaseRecord("", "generation", "embedded", "llama-cpp-python", name)
+    found.metrics = {"bits_per_weight": bits, "kl_divergence": kl}
+    return found
+
+
+@pytest.mark.parametrize(("kl", "sound"), [(2e-3, True), (9e-4, True), (1e-4, False)])
+def test_fewer_bits_cannot_be_nearer(kl: float, sound: bool) -> None:
+    """A level of four bits that is nearer to the reference than one of eight, beyond the slack, is an alarm."""
+    target: Any = SimpleNamespace(case=Case("generation", "embedded", "llama-cpp-python", "q4_k_m"))
+    record, others = level("q4_k_m", 4.9, kl), [level("q8_0", 8.5, 1e-3), level("f16", 16.0, 1e-7)]
+    if sound:
+        laws.test_divergence_grows_as_bits_shrink(target, record, others)
+        return
+    with pytest.raises(AssertionError, match="is a scale wrong"):
+        laws.test_divergence_grows_as_bits_shrink(target, record, others)

@@ -18,6 +18,7 @@ from fixtures.stopwatch import ThroughputPlan
 from fixtures.token_watch import TokenPlan
 from fixtures.verdict import Measurement
 from targets.api import Request
+from targets.registry import optimizations
 
 pytestmark = pytest.mark.families("seq2seq", "causal")
 
@@ -27,12 +28,13 @@ WHOLE = min_samples(0.50)
 """Requests of the pinned length; each has a gap less than tokens, so their gaps support p95."""
 MOST = 200
 TTFT_S, DECODE_S, THROUGHPUT_S = 0.3, 0.5, 0.01
-WARM_CAP_S, CAP_S = 3.0, 30.0
+WARM_CAP_S, CAP_S = 1.5, 30.0
 LONG_PROMPT = 256
 """Tokens of the prompts that the prefill rate is taken from, as far as the context has room."""
 BATCHES = (1, 4, 16)
 BATCH_TOKENS = 16
-BENCH_ROUNDS = 7
+BENCH_ROUNDS = 6
+"""Turns with llama-bench: as many as a 95 % interval of a median needs."""
 LATE = 0.95
 """Share of a request's time after which a first token is no first token: most of the tokens would come at once."""
 
@@ -126,6 +128,8 @@ def test_beside_llama_bench(target: Target, judged: Judge) -> None:
     file, details = target.artifact, target.evidence().details
     if file is None or file.suffix != ".gguf" or "gpu layers" not in details:
         pytest.skip("this engine is not llama.cpp in a process of its own")
+    if optimizations[target.case.optimization].tasks:
+        pytest.skip("taken of the levels that every engine has; the rest of the ladder runs the same code")
     if llama_bench.find() is None:
         pytest.skip("no llama-bench on PATH or in LLAMA_CPP_DIR: build it with llama.cpp (`make llama-tools`)")
     requests = tuple(long_prompts(target, BENCH_ROUNDS, target.subject.pinned))

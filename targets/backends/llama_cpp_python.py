@@ -78,11 +78,11 @@ class LlamaRunner:
 
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them."""
-        return self._prompt(request, Decoding.of(request, self.task.max_tokens))[0]
+        return self._prompt(request, self._room(request))[0]
 
     def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
         """For each request the logits after each token of its prompt, (tokens, vocabulary)."""
-        return [[self.engine.score(self._prompt(request, None)[0])] for request in batch]
+        return [[self.engine.score(self._prompt(request, self._room(request))[0])] for request in batch]
 
     def evidence(self) -> Evidence:
         """What was asked for and what really runs."""
@@ -105,7 +105,7 @@ class LlamaRunner:
 
     def _answer(self, request: Request, tick: Tick) -> Answer:
         asked = Decoding.of(request, self.task.max_tokens)
-        prompt, dropped = self._prompt(request, asked)
+        prompt, dropped = self._prompt(request, asked.max_tokens)
         ids: list[int] = []
         finish = "length"
         for token in self.engine.stream(prompt, asked):
@@ -122,9 +122,13 @@ class LlamaRunner:
         text, _ = cut_at_stop(self.engine.text(ids), asked.stop)
         return answer(text, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
 
-    def _prompt(self, request: Request, asked: Decoding | None) -> tuple[list[int], int]:
-        """The ids of the prompt, with room for what is asked, and how many turns of a chat were dropped for that."""
-        output, context = asked.max_tokens if asked else 0, self.engine.context
+    def _room(self, request: Request) -> int:
+        """Tokens to leave room for where nothing is to be generated: a chat is cut as it would be for its answer."""
+        return Decoding.of(request, self.task.max_tokens).max_tokens if self._template else 0
+
+    def _prompt(self, request: Request, output: int) -> tuple[list[int], int]:
+        """The ids of the prompt, with room for `output` tokens, and how many turns of a chat were dropped for that."""
+        context = self.engine.context
         if self._template is None:
             ids = self.engine.tokenize(self.task.prompt(request))
             if len(ids) + output > context:

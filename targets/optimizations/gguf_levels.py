@@ -21,7 +21,7 @@ from targets.optimization import Optimization
 from targets.registry import optimizations
 
 EVERY = frozenset({"llama-cpp-python", "llama-server", "openai", "ollama"})
-"""The engines of the three levels that people deploy; the whole ladder is climbed once, in process."""
+"""The engines of the levels that people deploy most; the whole ladder is climbed once, in process."""
 ONE = frozenset({"llama-cpp-python"})
 GGML_F32 = 0
 """ggml's number of the type (ggml.h)."""
@@ -42,7 +42,7 @@ class SinglePrecision(GgufLevel):
 for level, kind, backends, max_kl, max_drop, min_agreement, summary in (
     ("F32", SinglePrecision, ONE, 1e-6, 1e-4, 1.0, "GGUF in single precision, KV cache too"),
     ("F16", GgufLevel, EVERY, 1e-4, 0.01, 0.95, "GGUF in half precision"),
-    ("Q8_0", GgufLevel, EVERY, 0.003, 0.02, 0.0, "GGUF, 8.5 bits a weight"),
+    ("Q8_0", GgufLevel, ONE | {"ollama"}, 0.003, 0.02, 0.0, "GGUF, 8.5 bits a weight"),
     ("Q6_K", GgufLevel, ONE, 0.011, 0.02, 0.0, "GGUF, 6.6 bits a weight"),
     ("Q5_K_M", GgufLevel, ONE, 0.022, 0.02, 0.0, "GGUF, 5 bits and 6 where it matters more"),
     ("Q4_K_M", GgufLevel, EVERY, 0.063, 0.056, 0.0, "GGUF, 4 bits and 6 where it matters more"),
@@ -60,7 +60,7 @@ for level, kind, backends, max_kl, max_drop, min_agreement, summary in (
             min_agreement=min_agreement,
             max_kl=max_kl,
             families=frozenset({"causal"}),
-            tasks=frozenset() if backends == EVERY else frozenset({"generation"}),
+            tasks=frozenset() if len(backends) > 1 else frozenset({"generation"}),
             gguf_type=level,
         )
     )

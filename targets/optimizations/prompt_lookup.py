@@ -48,7 +48,7 @@ optimizations.register("prompt-lookup")(
         families=frozenset({"causal"}),
         tasks=frozenset({"generation"}),
         rows=1,
-        max_drop=0.0,
+        max_drop=1e-3,  # llama.cpp verifies with F16 weights, whose perplexity is not quite FP32's
         min_agreement=1.0,
         max_kl=1e-4,
     )
