@@ -23,8 +23,7 @@ CELLS = [(each, task) for each in FAULTS.values() for task in each.tasks]
 PLANTED = [cell for cell in CELLS if cell[0].name != SOUND]
 ALL_TASKS = FAULTS[SOUND].tasks
 CHECKS = (
-    "not test_size and not latency and not throughput and (not speedup or slow or sound)"
-    " and not (slow and conformance)"
+    "not test_size and not latency and not throughput and (not speedup or slow or sound) and not (slow and conformance)"
 )
 """What runs: all but the checks without a limit here, and what takes long only where it tells something."""
 TOKEN_CHECKS = (
