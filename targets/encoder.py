@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, no_tick
+from targets.closing import Closing
 from targets.encoding import Encoded, EncoderTask, Tokenizer
 
 Forward: TypeAlias = Callable[[Mapping[str, NDArray[np.int64]]], Sequence[Floats]]
@@ -19,7 +19,7 @@ MAX_ROWS = 64
 """Rows forwarded at once: a context of a megabyte cuts into thousands of windows, which no board holds in one batch."""
 
 
-class EncoderRunner:
+class EncoderRunner(Closing):
     """A loaded encoder. `close` of the backend is called once, by `close` or at the end of the `with` block."""
 
     def __init__(
@@ -66,14 +66,6 @@ class EncoderRunner:
         if self._close is not None:
             self._close()
             self._close = None
-
-    def __enter__(self) -> EncoderRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _outputs(self, encoded: Encoded) -> Sequence[Floats]:
         rows = len(encoded.owner)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, TypeAlias
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, Unsupported, no_tick
 from targets.chat import fit
+from targets.closing import Closing
 from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer
 from targets.http_client import ServerTrouble
 from targets.server_process import ServerProcess
@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
 
-class RemoteGenerator:
+class RemoteGenerator(Closing):
     """A GeneratorRunner (see targets/generation.py) of an engine behind HTTP.
 
     A tick makes a call stream. A batch is that many concurrent requests. `remote`: where the server is if it was there
@@ -126,14 +126,6 @@ class RemoteGenerator:
         finally:
             if self.process is not None:
                 self.process.stop()
-
-    def __enter__(self) -> RemoteGenerator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _guarded(self, request: Request, tick: Tick) -> Answer:
         try:

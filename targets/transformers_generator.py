@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Any
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, no_tick
+from targets.closing import Closing
 from targets.generation import Decoding, GeneratorTask, answer, cut_at_stop
 from targets.prompt_reader import Prompt, PromptReader
 from targets.token_stream import StopStrings, TokenStream
@@ -26,7 +26,7 @@ KEPT = (
 most probable token in every engine."""
 
 
-class TransformersGenerator:
+class TransformersGenerator(Closing):
     """A loaded generator. `options` go to every call of `generate`; `close` of the backend is called once.
 
     `rows`: how many requests one call of `generate` may take; speculative decoding takes one.
@@ -100,14 +100,6 @@ class TransformersGenerator:
         if self._close is not None:
             self._close()
             self._close = None
-
-    def __enter__(self) -> TransformersGenerator:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _generate(self, prompts: Sequence[list[int]], decoding: Decoding, tick: Tick) -> list[list[int]]:
         """The raw new tokens per prompt, with end and padding tokens as they come."""

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from targets.api import (
     Unavailable,
     no_tick,
 )
+from targets.closing import Closing
 from targets.optimization import Optimization
 from targets.registry import backends, optimizations
 
@@ -43,7 +43,7 @@ LONGEST = 64
 """Words it reads of a text."""
 
 
-class KeywordRunner:
+class KeywordRunner(Closing):
     """Counts good and bad words; two labels, the second the positive one. `before`: called with each call's number."""
 
     def __init__(self, names: Mapping[int, str], before: Callable[[int], object]) -> None:
@@ -87,14 +87,6 @@ class KeywordRunner:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TypeAlias
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Runner, Tick, no_tick
+from targets.closing import Closing
 from targets.transformers_generator import TransformersGenerator
 
 Run: TypeAlias = Callable[[Sequence[Request], Tick], list[Answer]]
 
 
-class BrokenGenerator:
+class BrokenGenerator(Closing):
     """A runner that answers with another function, and leaves everything else to the real one."""
 
     def __init__(self, real: TransformersGenerator, run: Run) -> None:
@@ -39,14 +39,6 @@ class BrokenGenerator:
     def close(self) -> None:
         """Close the real one."""
         self.real.close()
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def rewritten(real: TransformersGenerator, change: Callable[[Request, Answer], Answer]) -> Runner:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from targets.api import (
     Answer,
@@ -22,6 +21,7 @@ from targets.api import (
     no_tick,
 )
 from targets.chat import fit
+from targets.closing import Closing
 from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer, as_generator, cut_at_stop
 from targets.gguf_file import check, inspect
 from targets.gguf_model import DEFAULT_TYPE, INSTALL, gguf_file
@@ -59,7 +59,7 @@ class LlamaCppPython:
         return LlamaRunner(task, engine, template, lambda: evidence(info, settings, engine, level))
 
 
-class LlamaRunner:
+class LlamaRunner(Closing):
     """A loaded model that answers requests one after another; nothing of an earlier one is reused."""
 
     def __init__(
@@ -94,14 +94,6 @@ class LlamaRunner:
             self._open = False
             self.engine.close()
             gc.collect()
-
-    def __enter__(self) -> LlamaRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _answer(self, request: Request, tick: Tick) -> Answer:
         asked = Decoding.of(request, self.task.max_tokens)
