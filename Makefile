@@ -14,7 +14,8 @@ CONSTRAINTS := $(if $(JETSON),build/installed.txt,constraints.txt)
 # llama-cpp-python is built from source (pip keeps the wheel); with CUDA where there is a GPU.
 GPU_FLAGS := $(if $(JETSON)$(CUDA),-DGGML_CUDA=on)
 # llama.cpp's own programs, found here if `make llama-tools` has built them, or where you say.
-TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp
+LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
 export LLAMA_CPP_DIR ?= $(TOOLS)
 
 .PHONY: bench test report models lint clean llama-tools
@@ -54,17 +55,18 @@ lint: .venv/installed
 
 # Everything else works without it, so a machine without a C++ compiler still gets its record of results.
 .venv/llama: .venv/installed
+	@echo 'llama-cpp-python: built from source where pip has no wheel of it yet (some 6 minutes on 2 cores, once)'
 	@CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[llama]' && touch $@ \
 	|| echo 'llama-cpp-python could not be built, so its cases are skipped: a C++ compiler is needed (apt install build-essential)'
 
 # The programs that llama-cpp-python's source brings along: llama-server is a target, llama-bench an outside reference.
 llama-tools: $(TOOLS)/bin/llama-server
-$(TOOLS)/bin/llama-server: .venv/installed constraints.txt
+$(TOOLS)/bin/llama-server: | .venv/installed
 	rm -rf $(TOOLS) && mkdir -p $(TOOLS)/source
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(TOOLS) llama-cpp-python
 	tar -xzf $(TOOLS)/llama_cpp_python-*.tar.gz --strip-components=1 -C $(TOOLS)/source
-	cmake -S $(TOOLS)/source/vendor/llama.cpp -B $(TOOLS) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF $(GPU_FLAGS) > $(TOOLS)/cmake.log
-	cmake --build $(TOOLS) -j $$(nproc) --target llama-server llama-bench llama-cli >> $(TOOLS)/cmake.log
+	cmake -S $(TOOLS)/source/vendor/llama.cpp -B $(TOOLS) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF $(GPU_FLAGS) > $(TOOLS)/cmake.log 2>&1
+	cmake --build $(TOOLS) -j $$(nproc) --target llama-server llama-bench llama-cli >> $(TOOLS)/cmake.log 2>&1
 
 # The report needs Node; without it everything else is still done, and the report step says how to get it.
 node_modules/.installed: package-lock.json
