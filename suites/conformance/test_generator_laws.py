@@ -180,15 +180,15 @@ def test_overlong_prompt(target: Target) -> None:
 def test_oldest_turns_go_first(target: Target) -> None:
     """A conversation beyond the context loses its oldest turns, says how many, and never its system prompt."""
     context = context_of(target)
-    system = {"role": "system", "content": "You are a helpful assistant."}
+    system = {"role": "system", "content": "You are Orin, a small robot."}
     turns = [
         {"role": role, "content": f"Turn {number}. " + "word " * (context // 8)}
         for number in range(8)
         for role in ("user", "assistant")
     ]
-    last = {"role": "user", "content": "What is your name?"}
-    (answer,) = target.run([{"messages": [system, *turns, last], "max_tokens": 4}])
-    (kept,) = target.run([{"messages": [system, *turns[answer["dropped_turns"] :], last], "max_tokens": 4}])
+    last = {"role": "user", "content": "Who are you?"}
+    (answer,) = target.run([{"messages": [system, *turns, last], "max_tokens": PROBE_TOKENS}])
+    (kept,) = target.run([{"messages": [system, *turns[answer["dropped_turns"] :], last], "max_tokens": PROBE_TOKENS}])
     assert 0 < answer["dropped_turns"] < len(turns), f"{answer['dropped_turns']} of {len(turns)} turns were dropped"
     assert said(kept) == said(answer), "the answer is not that of system prompt and latest turns"
     assert kept["dropped_turns"] == 0

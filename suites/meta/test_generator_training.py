@@ -147,7 +147,7 @@ def test_length_that_answers_do_not_fit_in(tmp_path: Path) -> None:
     """A context too short for the held-out prompts with an answer is refused before the training, not after it."""
     pytest.importorskip("transformers")
     with pytest.raises(
-        UserError, match=r"--max-length 32: a prompt of --eval .* and an answer of 32 tokens do not fit"
+        UserError, match=r"--max-length 32: a prompt of --eval .* and an answer of 48 tokens do not fit"
     ):
         train_generator(parts(tmp_path, "generation"), tmp_path / "model", replace(TINY, max_length=32))
 

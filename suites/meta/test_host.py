@@ -193,7 +193,7 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run over targets that fail in every way."""
     folder = tmp_path_factory.mktemp("deaths")
     names = ("plain", "segfault", "exit", "hang", "oom", "load-error", "unavailable", "kill-self")
-    tests = [f"suites/performance/test_performance.py::test_{name}" for name in ("load", *TIMED, "memory", "size")]
+    tests = [f"suites/performance/test_performance.py::test_{name}" for name in ("load", *TIMED, "memory")]
     return run(folder / "build", *arguments(folder, *names), "--call-timeout=1", "-pno:allure_pytest", *tests)
 
 

@@ -15,7 +15,7 @@ QUICK = (
     "-pno:allure_pytest",  # drawing charts takes longer than all else
     "suites/performance/test_performance.py::test_load",
     "suites/accuracy/test_accuracy.py::test_score",
-    "suites/conformance/test_laws.py::test_determinism",
+    "suites/conformance/test_any_target.py::test_determinism",
 )
 
 
