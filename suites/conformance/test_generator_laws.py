@@ -192,6 +192,8 @@ def test_oldest_turns_go_first(target: Target) -> None:
     assert 0 < answer["dropped_turns"] < len(turns), f"{answer['dropped_turns']} of {len(turns)} turns were dropped"
     assert said(kept) == said(answer), "the answer is not that of system prompt and latest turns"
     assert kept["dropped_turns"] == 0
+    got, wanted = answer["tokens"], kept["tokens"]
+    assert got == wanted, f"{got} tokens were read, system prompt and latest turns have {wanted}"
 
 
 @pytest.mark.tasks("chat")
