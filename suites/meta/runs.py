@@ -60,6 +60,11 @@ class Run:
         return [json.loads(line) for line in (self.build / name).read_text().splitlines()]
 
 
+def hear_ctrl_c() -> None:
+    """As at a terminal: a shell's background jobs ignore Ctrl-C, and hand that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A run under way, and every process that belongs to it."""
 
@@ -77,6 +82,7 @@ class Running:
                 env={**inherited, "COLUMNS": "160", MARK: self.mark, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                preexec_fn=hear_ctrl_c,
             )
 
     def wait(self) -> Run:
