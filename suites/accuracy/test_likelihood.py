@@ -28,8 +28,7 @@ def test_divergence(target: Target, reference: Target, judged: Judge, record: Ca
     """Next-token distributions stay as near to the FP32 reference's as the optimization's own contract promises."""
     if target.case.is_reference:
         pytest.skip("this case is the reference")
-    _ = reference.likelihood
-    found = [score for score in target.likelihood if score.kl is not None and score.hits is not None]
+    found = [score for score in target.beside(reference) if score.kl is not None and score.hits is not None]
     if not found:
         pytest.skip("the tokens are not the reference's, so there is nothing to compare position by position")
     tallies = np.array([(score.kl, score.hits, score.tokens) for score in found], dtype=np.float64)

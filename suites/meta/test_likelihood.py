@@ -111,3 +111,10 @@ def test_fewer_bits_cannot_be_nearer(kl: float, sound: bool) -> None:
         return
     with pytest.raises(AssertionError, match="is a scale wrong"):
         laws.test_divergence_grows_as_bits_shrink(target, record, others)
+
+
+def test_another_model_or_text_has_another_key() -> None:
+    """What a reference has left is found by the same model and the same texts only."""
+    own = likelihood.key("a", REQUESTS)
+    assert own == likelihood.key("a", [dict(request) for request in REQUESTS])
+    assert own not in (likelihood.key("b", REQUESTS), likelihood.key("a", REQUESTS[:1]))
