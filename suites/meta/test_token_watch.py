@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures import token_watch
+from fixtures.spans import Spans
 from fixtures.token_watch import TokenLap, TokenPlan
 from targets.api import Answer, Request, Tick, Unsupported, no_tick
 from targets.generation import answer
@@ -42,7 +43,7 @@ class Metronome:
 
 
 def guest(runner: Any) -> Any:
-    return SimpleNamespace(target=runner)
+    return SimpleNamespace(target=runner, spans=Spans())
 
 
 def test_stamps_are_those_of_the_tokens() -> None:
