@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import pairwise, product
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -174,5 +175,16 @@ def test_what_a_device_lacks_is_the_reason() -> None:
     [("numpy", True), ("numpy.linalg", True), ("no_such_module", False), ("no_such_module.inner", False)],
 )
 def test_importable(module: str, there: bool) -> None:
-    """Whether a module can be found is told without importing it, also inside a package that is missing."""
+    """Whether a module can be found is told, also inside a package that is missing."""
     assert importable(module) == there
+
+
+def test_looking_for_a_module_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module inside a package is found without importing the package, which may take 200 MB."""
+    (tmp_path / "heavy_package").mkdir()
+    (tmp_path / "heavy_package/__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "heavy_package/inner.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importable("heavy_package.inner")
+    assert not importable("heavy_package.other")
+    assert not importable("heavy_package.inner.deeper")
