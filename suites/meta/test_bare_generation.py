@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from fixtures import llama_bench
+from fixtures.guest import Guest
+from fixtures.host import ForkServer
 from fixtures.llama_bench import BenchPlan
 from fixtures.statistics import Estimate, ratio_of_medians
 from fixtures.token_watch import lap
@@ -25,8 +27,6 @@ pytest.importorskip("gguf", reason="pip install '.[llama]'")
 PROMPT, OUTPUT = 128, 32
 LAPS, ROUNDS, LEAST, BUDGET_S = 4, 10, 4, 40.0
 """Laps a turn, turns at most; once LEAST are done no further begins after BUDGET_S."""
-BUILD = 0.05
-"""What llama_decode itself was seen to differ by between the two; why is not known."""
 SHAPE = {
     "vocab_size": 32000,
     "hidden_size": 768,
@@ -69,17 +69,15 @@ def random_folder(folder: Path) -> ModelFiles:
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Any]:
-    """Loads the random model in Q8_0 by the backend, with the attention that llama.cpp's own programs have."""
-    place = tmp_path_factory.mktemp("bare")
-    model = random_folder(place / "random")
-    return lambda: llama(place / "cache", "q8_0", model=model, flash_attn=True)
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """The random model."""
+    return random_folder(tmp_path_factory.mktemp("bare") / "random")
 
 
 @pytest.fixture(scope="module")
-def runner(load: Callable[[], Any]) -> Iterator[Any]:
-    """The model, loaded."""
-    with load() as loaded:
+def runner(model: ModelFiles) -> Iterator[Any]:
+    """The model in Q8_0, loaded by the backend with the attention that llama.cpp's own programs have."""
+    with llama(model.path.parent / "cache", "q8_0", model=model, flash_attn=True) as loaded:
         yield loaded
 
 
@@ -183,13 +181,19 @@ def test_time_is_spent_in_llama_cpp(
     assert min(shares) < 0.02, f"shares of decoding time outside llama_decode: {shares}"
 
 
-def test_rates_are_those_of_llama_bench(
-    load: Callable[[], Any], runner: Any, request_: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Rates are those of llama-bench on the same file loaded the same way, in turns, but for 2 % and its build.
+def loaded_anew(_: Guest, cache: Path, model: ModelFiles, request: dict[str, Any]) -> list[Rates]:
+    """Runs in a host: load, warm up, and take LAPS laps, as llama-bench does each time it is called."""
+    with llama(cache, "q8_0", model=model, flash_attn=True) as fresh:
+        return [suite(fresh, request) for _ in range(1 + LAPS)][1:]
 
-    llama-bench is another build of llama.cpp (static, in Python shared) in another process. Decoding was 0.91 to
-    1.00 of its rate here, while less than 1 % of a token's time is spent outside llama_decode: the rest is inside it.
+
+def test_rates_are_those_of_llama_bench(
+    model: ModelFiles, runner: Any, request_: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rates are no more than 2 % below those of llama-bench on the same file loaded the same way, in turns.
+
+    Each turn is a new process on both sides: where memory comes to lie is worth some per cent, for as long as a process
+    lives. (llama-bench hands llama.cpp a thread pool, which is worth another 1 to 2 %; llama-cpp-python does not.)
     """
     if llama_bench.find() is None:
         pytest.skip("no llama-bench is found: build llama.cpp's tools and set LLAMA_CPP_DIR")
@@ -205,15 +209,17 @@ def test_rates_are_those_of_llama_bench(
     )
     path = Path(runner.engine.llm.model_path)
 
-    def loaded_anew() -> list[Rates]:
-        with load() as fresh:  # as llama-bench does each time: where memory lies is worth some per cent
-            return [suite(fresh, request_) for _ in range(1 + LAPS)][1:]
+    server = ForkServer(("numpy", "llama_cpp"), {}, tmp_path)
+
+    def ours() -> list[Rates]:
+        with server.start(timeout_s=60) as host:
+            return host.call(loaded_anew, model.path.parent / "cache", model, request_)
 
     prefill, decode = compare(
-        loaded_anew,
+        ours,
         lambda: list(zip(*llama_bench.rates(path, plan), strict=True)),
     )
     with capsys.disabled():
         print(f"\nrates of the suite / llama-bench: prefill {shown(prefill)}, decode {shown(decode)}")
-    assert not_below(prefill, 0.98 - BUILD), f"prefill is slower than llama-bench's: {prefill}"
-    assert not_below(decode, 0.98 - BUILD), f"decoding is slower than llama-bench's: {decode}"
+    assert not_below(prefill, 0.98), f"prefill is slower than llama-bench's: {prefill}"
+    assert not_below(decode, 0.98), f"decoding is slower than llama-bench's: {decode}"
