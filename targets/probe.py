@@ -142,8 +142,8 @@ class Sensors:
 
 
 def explain(error: OSError | ValueError) -> str:
-    """Why a sensor has no value, with the file, and the remedy where it is a matter of rights."""
+    """Why a sensor has no value, on one line, with the file, and the remedy where it is a matter of rights."""
     if not isinstance(error, OSError):
-        return str(error)
+        return " ".join(str(error).split())
     said = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     return f"{said}; only root may read it" if error.errno in (errno.EACCES, errno.EPERM) else said

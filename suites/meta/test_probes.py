@@ -104,7 +104,7 @@ def test_a_zone_that_sleeps_is_absent_and_wakes(nano: Board, opened: Callable[[B
 
 
 def test_eagain_is_sleep(nano: Board, opened: Callable[[Board], Probe], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sensor whose read fails with EAGAIN, as sysfs has it, is asleep, as the directory that stands for it in trees."""
+    """A sensor whose read fails with EAGAIN, as sysfs has it, sleeps, as the directory that stands for it in trees."""
     zones = list(nano.root.glob("sys/class/thermal/thermal_zone*/temp"))
     inodes = {path.stat().st_ino for path in zones}
     pread = os.pread
@@ -142,12 +142,27 @@ def test_a_sum_is_whole_or_absent(tmp_path: Path, opened: Callable[[Board], Prob
     assert "power_w.VDD_GPU_SOC" in reading
 
 
-def test_a_board_without_a_rail_of_all(nano: Board, opened: Callable[[Board], Probe]) -> None:
-    """Where no rail carries the whole board, its power is missing, and the reason names the rails that there are."""
-    (nano.root / "sys/class/hwmon/hwmon1/in1_label").write_text("NC\n")
+@pytest.mark.parametrize(
+    ("name", "others"), [("orin-nano", "VDD_CPU_GPU_CV, VDD_SOC"), ("agx-orin", "VDD_CPU_CV, VIN_SYS_5V0")]
+)
+def test_a_board_without_a_rail_of_all(
+    name: str, others: str, tmp_path: Path, opened: Callable[[Board], Probe]
+) -> None:
+    """Where the rails do not make up the whole board, its power is missing, and the reason names the rails it has."""
+    found = board(tmp_path, name)
+    (tmp_path / "sys/class/hwmon/hwmon1/in1_label").write_text("NC\n")
+    probe = opened(found)
+    assert f"rails: {others}" in probe.missing["power_w"]
+    assert {f"power_w.{rail}" for rail in others.split(", ")} <= set(probe.channels)
+    assert "power_w.NC" not in probe.channels
+
+
+def test_an_alert_is_on_or_off(nano: Board, opened: Callable[[Board], Probe]) -> None:
+    """A cooling device has several states; an alert is 1 in any but the lowest."""
     probe = opened(nano)
-    assert "rails: VDD_CPU_GPU_CV, VDD_SOC" in probe.missing["power_w"]
-    assert "power_w.VDD_SOC" in probe.channels
+    nano.set({"throttle.gpu": 3.0, "throttle.hot-surface": 1.0})
+    reading = probe.read()
+    assert (reading["throttle.gpu"], reading["throttle.hot-surface"], reading["throttle.cpu"]) == (1.0, 1.0, 0.0)
 
 
 def test_what_only_root_may_read(

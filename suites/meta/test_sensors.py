@@ -83,7 +83,9 @@ def test_what_is_missing_says_why(tmp_path: Path) -> None:
 
 def test_a_kernel_without_a_line(tmp_path: Path) -> None:
     """Where a table is there but not the line, only what stands in that line is missing."""
-    grow(tmp_path, {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 2048 kB\n", "proc/vmstat": "pgpgin 1\n"})
+    grow(
+        tmp_path, {"proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 2048 kB\n", "proc/vmstat": "pgpgin 1\nnot_pswpin 5\n"}
+    )
     probe = probes["cpu"](tmp_path)
     assert probe.read() == {"memory_available_mb": 2.0}
     assert "no such value" in probe.missing["swap_used_mb"]
@@ -115,13 +117,14 @@ def test_the_energy_of_packages_wraps(tmp_path: Path) -> None:
 
 def test_zones_of_one_type_are_told_apart(tmp_path: Path) -> None:
     """Several zones may have one type: each has a channel of its own, in the order of their numbers."""
-    for number, kind in ((0, "acpitz"), (2, "x86_pkg_temp"), (10, "acpitz")):
+    for number, kind in ((0, "acpitz"), (2, "x86_pkg_temp"), (3, "acpitz"), (10, "acpitz")):
         zone = f"sys/class/thermal/thermal_zone{number}"
         grow(tmp_path, {f"{zone}/type": f"{kind}\n", f"{zone}/temp": f"{30000 + 1000 * number}\n"})
     assert probes["cpu"](tmp_path).read() == {
         "temperature_c.acpitz": 30.0,
         "temperature_c.x86_pkg_temp": 32.0,
-        "temperature_c.acpitz-2": 40.0,
+        "temperature_c.acpitz-2": 33.0,
+        "temperature_c.acpitz-3": 40.0,
     }
 
 
@@ -280,11 +283,12 @@ class Refused(Client):
     """A connection to a service that does not run."""
 
     def start(self) -> None:
-        raise JtopException("The jtop.service is not active", "errors")
+        raise JtopException("The jtop.service is not active.\nPlease run:\nsudo jtop --install-service")
 
 
 @pytest.mark.parametrize(
-    ("module", "reason"), [(None, "pip install jetson-stats"), (jtop(Refused), "jtop: The jtop.service is not active")]
+    ("module", "reason"),
+    [(None, "pip install jetson-stats"), (jtop(Refused), "jtop: The jtop.service is not active. Please run: sudo")],
 )
 def test_jtop_may_be_absent(module: ModuleType | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without jtop or its service the reason of sysfs stands, and how jtop could help after it."""
@@ -295,7 +299,7 @@ def test_jtop_may_be_absent(module: ModuleType | None, reason: str, monkeypatch:
 
 
 def test_a_live_jetson_asks_jtop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a live board jtop is asked for what its sysfs lacks, as Thor's load, and for nothing else; never for a tree."""
+    """On a live board jtop is asked for what its sysfs lacks, as Thor's load, and for no more; never for a tree."""
     monkeypatch.setitem(sys.modules, "jtop", jtop())
     thor = board(tmp_path, "thor")
     assert "gpu_load" in probes["jetson"](thor.root).missing
