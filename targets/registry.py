@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from targets.api import Backend, DeviceKind, Task, UserError
 from targets.optimization import Optimization
+from targets.probe import ProbeFactory
 
 T = TypeVar("T")
 
@@ -74,6 +75,8 @@ tasks: Registry[Task] = Registry("task", "targets.tasks")
 backends: Registry[Backend] = Registry("backend", "targets.backends")
 optimizations: Registry[Optimization] = Registry("optimization", "targets.optimizations")
 devices: Registry[DeviceKind] = Registry("device kind", "targets.devices")
+probes: Registry[ProbeFactory] = Registry("probe", "targets.probes")
+"""By the name of the device kind; a kind without one of its own is probed as a CPU."""
 
 
 def import_plugins(modules: Iterable[str]) -> None:
