@@ -106,7 +106,7 @@ def test_causal_models_cost_what_the_counter_counts(model: str, config: str, sha
 def test_encoder_decoders_cost_what_the_counter_counts(model: str, config: str, shape: dict[str, Any]) -> None:
     """An encoder-decoder's formula is within 5 % of the counter, from the text to the first token and for a step."""
     transformers = pytest.importorskip("transformers")
-    four = {name: 4 for name in ("num_heads", "encoder_attention_heads", "decoder_attention_heads")}
+    four = dict.fromkeys(("num_heads", "encoder_attention_heads", "decoder_attention_heads"), 4)
     module, settings = made(model, config, d_model=64, vocab_size=333, **four, **shape)
     formula = flops.of_config(settings, "Seq2SeqLM")
     assert counted(module, input_ids=ids(), decoder_input_ids=ids(1)) / formula.prefill(TOKENS) == CLOSE
@@ -202,7 +202,9 @@ def test_a_module_reads_its_matrices_once() -> None:
     torch = pytest.importorskip("torch")
     linear = sum(rows * columns for name, (rows, *rest) in SHAPES.items() if rest for columns in rest) - 64 * 333
     for tied, dtype, output in ((True, torch.float32, 1), (False, torch.bfloat16, 1)):
-        module, _ = made("LlamaForCausalLM", "LlamaConfig", **{**LLAMA, "num_hidden_layers": 2}, tie_word_embeddings=tied)
+        module, _ = made(
+            "LlamaForCausalLM", "LlamaConfig", **{**LLAMA, "num_hidden_layers": 2}, tie_word_embeddings=tied
+        )
         guest: Any = SimpleNamespace(target=SimpleNamespace(model=module.to(dtype)))
         found = traffic.of_module(guest, seq2seq=False)
         assert (found.step, found.item) == ((linear + output * 64 * 333) * dtype.itemsize, dtype.itemsize)

@@ -113,10 +113,15 @@ def test_peaks_are_measured_once_for_a_fingerprint(tmp_path: Path) -> None:
     assert store(tmp_path, server).of("cpu") == FOUND
     second = store(tmp_path, server)
     assert (second.of("cpu"), second.spent_s, server.calls) == (FOUND, 0.0, 1)
-    others = ({"power_mode": "15W"}, {"model": "another"}, {"threads": 2}, {"facts": {"driver": "1"}})
+    others: tuple[dict[str, Any], ...] = (
+        {"power_mode": "15W"},
+        {"model": "another"},
+        {"threads": 2},
+        {"facts": {"driver": "1"}},
+    )
     for calls, changes in enumerate(others, 2):
-        _ = store(tmp_path, server, **changes).of("cpu")
-        assert server.calls == calls, changes
+        _ = store(tmp_path, server, **{name: value}).of("cpu")
+        assert server.calls == calls, name
 
 
 def test_another_library_is_measured_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
