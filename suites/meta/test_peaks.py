@@ -113,13 +113,8 @@ def test_peaks_are_measured_once_for_a_fingerprint(tmp_path: Path) -> None:
     assert store(tmp_path, server).of("cpu") == FOUND
     second = store(tmp_path, server)
     assert (second.of("cpu"), second.spent_s, server.calls) == (FOUND, 0.0, 1)
-    others: tuple[dict[str, Any], ...] = (
-        {"power_mode": "15W"},
-        {"model": "another"},
-        {"threads": 2},
-        {"facts": {"driver": "1"}},
-    )
-    for calls, changes in enumerate(others, 2):
+    others: dict[str, Any] = {"power_mode": "15W", "model": "another", "threads": 2, "facts": {"driver": "1"}}
+    for calls, (name, value) in enumerate(others.items(), 2):
         _ = store(tmp_path, server, **{name: value}).of("cpu")
         assert server.calls == calls, name
 
