@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fixtures import flops, traffic
+from fixtures import flop_counter, flops, traffic
 from targets.api import Unsupported
 
 TOKENS = 40
@@ -116,6 +116,26 @@ def test_encoder_decoders_cost_what_the_counter_counts(model: str, config: str, 
     assert counted(module, decoder_input_ids=ids(1), **inputs) / formula.step(6, TOKENS) == CLOSE
 
 
+def test_what_has_no_formula_is_counted() -> None:
+    """The counter finds for a module, of whatever architecture, what the formula says where there is one."""
+    causal, config = made("LlamaForCausalLM", "LlamaConfig", **LLAMA)
+    formula = flops.of_config(config, "CausalLM")
+    found = flop_counter.of_module(held(causal), "causal")
+    assert found.output == formula.output
+    assert found.token / formula.token == CLOSE
+    assert found.pair / formula.pair == CLOSE
+    encoder, config = made("BertForSequenceClassification", "BertConfig", hidden_size=48, num_attention_heads=4)
+    known = flops.of_config(config, "SequenceClassification")
+    assert flop_counter.of_module(held(encoder), "encoder").forward(TOKENS) / known.forward(TOKENS) == CLOSE
+    with pytest.raises(Unsupported, match="only PyTorch modules of one stack"):
+        flop_counter.of_module(held(None), "encoder")
+
+
+def held(module: Any) -> Any:
+    """A guest whose target is a module."""
+    return SimpleNamespace(target=SimpleNamespace(model=module))
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
@@ -205,8 +225,7 @@ def test_a_module_reads_its_matrices_once() -> None:
         module, _ = made(
             "LlamaForCausalLM", "LlamaConfig", **{**LLAMA, "num_hidden_layers": 2}, tie_word_embeddings=tied
         )
-        guest: Any = SimpleNamespace(target=SimpleNamespace(model=module.to(dtype)))
-        found = traffic.of_module(guest, seq2seq=False)
+        found = traffic.of_module(held(module.to(dtype)), seq2seq=False)
         assert (found.step, found.item) == ((linear + output * 64 * 333) * dtype.itemsize, dtype.itemsize)
 
 
@@ -214,8 +233,7 @@ def test_a_step_of_a_decoder_leaves_the_encoder_alone(tmp_path: Path) -> None:
     """A step of an encoder-decoder reads its decoder and output, neither the encoder nor the keys it made once."""
     shape = {"d_kv": 16, "d_ff": 90, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4}
     module, _ = made("T5ForConditionalGeneration", "T5Config", d_model=64, vocab_size=333, **shape)
-    guest: Any = SimpleNamespace(target=SimpleNamespace(model=module))
-    found = traffic.of_module(guest, seq2seq=True)
+    found = traffic.of_module(held(module), seq2seq=True)
     square, wide = 64 * 64, 2 * 64 * 90
     assert found.step == 4 * (2 * (6 * square + wide) + 64 * 333)
     assert found.whole == found.step + 4 * (3 * (4 * square + wide) + 2 * 2 * square)

@@ -88,8 +88,8 @@ def test_a_format_without_a_kernel_is_missing(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("size", "rate", "rung"),
     [
-        (1, FAST, MIB),
-        (MIB, FAST, MIB),
+        (1, FAST, 8 * MIB),
+        (MIB, FAST, 8 * MIB),
         (8 * MIB, FAST, 8 * MIB),
         (63 * MIB, FAST, 8 * MIB),
         (64 * MIB, SLOW, 64 * MIB),

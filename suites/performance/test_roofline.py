@@ -52,7 +52,7 @@ def test_roofline(target: Target, judged: Judge, record: CaseRecord, store: Peak
         pytest.skip(f"drafted tokens come several a pass, so that weights do not bound them, and {why}")
     record.evidence["roofline"] = {
         "weights": load.weights.source,
-        "flops": f"formula of {load.known[0].name}" if load.known[0] else f"absent: {load.known[1]}",
+        "flops": f"of {load.known[0].name}" if load.known[0] else f"absent: {load.known[1]}",
         "peaks": {**peaks.as_json(), "memory": beside_published(peaks, target.session.device)},
         **{SHARES[roof.metric]: roof.as_json() for roof in found},
     }
