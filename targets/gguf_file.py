@@ -108,10 +108,8 @@ def inspect(path: Path) -> GgufInfo:
     Raises:
         UserError: it cannot be read as a GGUF file that is whole.
     """
-    files = shards(path)
-    headers = [_whole(file) for file in files]
-    metadata = headers[0].metadata
-    tensors = [tensor for header in headers for tensor in header.tensors]
+    metadata, sized = contents(path)
+    tensors = [tensor for tensor, _ in sized]
     if not tensors:
         raise UserError(f"{path}: holds no tensors (a vocabulary alone); give the file with the weights")
     parameters = sum(prod(tensor.shape) for tensor in tensors)
@@ -124,14 +122,24 @@ def inspect(path: Path) -> GgufInfo:
         layers=_count(metadata, f"{arch}.block_count"),
         vocabulary=_count(metadata, "tokenizer.ggml.tokens"),
         parameters=parameters,
-        bits_per_weight=8 * sum(_bytes(tensor) for tensor in tensors) / parameters,
-        size_mb=sum(file.stat().st_size for file in files) / 2**20,
+        bits_per_weight=8 * sum(size for _, size in sized) / parameters,
+        size_mb=sum(file.stat().st_size for file in shards(path)) / 2**20,
         tensor_types=dict(Counter(_type_name(tensor.type) for tensor in tensors).most_common()),
         file_type=_file_type(metadata.get("general.file_type")),
         tokenizer=str(metadata.get("tokenizer.ggml.model", "none")),
         chat_template="tokenizer.chat_template" in metadata,
         fallbacks=_fallbacks(metadata, tensors),
     )
+
+
+def contents(path: Path) -> tuple[Mapping[str, Any], list[tuple[Tensor, int]]]:
+    """The metadata of a file, and its tensors (of all its shards) with the bytes of each.
+
+    Raises:
+        UserError: it cannot be read as a GGUF file that is whole.
+    """
+    headers = [_whole(file) for file in shards(path)]
+    return headers[0].metadata, [(tensor, _bytes(tensor)) for header in headers for tensor in header.tensors]
 
 
 def shards(path: Path) -> list[Path]:

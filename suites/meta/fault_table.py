@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from fixtures.results import CaseRecord, Results
+from fixtures.verdict import Outcome
 from suites.meta.fault_catalogue import FAULTS, SOUND
 from suites.meta.fault_kit import DIED, Fault
 
 TABLE = pytest.StashKey[str]()
 """The printed table of this pytest run, for its terminal summary."""
 WIDTH = 110
+VOIDING = {"_roofline_share": "test_roofline"}
+"""Checks that do not fail but take a number back, by the end of the metric's name that they judge INVALID."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,31 @@ class Row:
         )
 
     @property
+    def invalid(self) -> dict[str, str]:
+        """The checks that took a number back, each with the sentence of its verdict."""
+        void = [verdict for verdict in self.record.verdicts if verdict.outcome is Outcome.INVALID]
+        return {check: str(each) for end, check in VOIDING.items() for each in void if each.metric.endswith(end)}
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The checks that failed, and those that took a number back."""
+        return (*self.red, *self.invalid)
+
+    @property
     def caught_by(self) -> tuple[str, ...]:
-        """The expected checks that failed; `died` counts where the process ended."""
-        seen = (*self.red, *((DIED,) if self.record.status == "crashed" else ()))
+        """The expected checks that failed or took a number back; `died` counts where the process ended."""
+        seen = (*self.told, *((DIED,) if self.record.status == "crashed" else ()))
         return tuple(check for check in seen if check in self.fault.checks)
 
     @property
     def caught(self) -> bool:
-        """Whether an expected check failed."""
-        return self.record.status in ("failed", "crashed") and bool(self.caught_by)
+        """Whether an expected check failed, or took a number back."""
+        return bool(self.caught_by) and (self.record.status in ("failed", "crashed") or bool(self.invalid))
 
     @property
     def verdict(self) -> str:
         """The first line of what the expected check said, else of the record's reason."""
-        said = {check.rpartition("::")[2]: text for check, text in self.record.checks.items()}
+        said = {check.rpartition("::")[2]: text for check, text in self.record.checks.items()} | self.invalid
         text = next((said[check] for check in self.caught_by if check in said), self.record.reason)
         return next(iter(text.removeprefix("failed: ").removeprefix("AssertionError: ").splitlines()), "")
 
@@ -53,7 +67,7 @@ class Row:
     def mark(self) -> str:
         """How the row went, in a word."""
         if self.fault.name == SOUND:
-            return "green" if self.record.status == "passed" else "FALSE ALARM"
+            return "green" if self.record.status == "passed" and not self.invalid else "FALSE ALARM"
         return "caught" if self.caught else "MISSED"
 
 
@@ -68,7 +82,7 @@ def never_red(cases: Sequence[CaseRecord]) -> list[str]:
     """The checks that no fault turned red: nothing here shows that they can fail."""
     every = {check.rpartition("::")[2]: 0 for case in cases for check in case.checks}
     for row in rows(cases):
-        for check in row.red:
+        for check in row.told:
             every[check] += 1
     return sorted(check for check, times in every.items() if not times)
 
@@ -78,7 +92,13 @@ def table(path: Path) -> str:
     cases = Results.read(path).cases
     lines = [("fault", "task", "", "checks that failed", "first verdict")]
     lines += [
-        (row.fault.name, row.record.task, row.mark, ", ".join(row.red).replace("test_", ""), short(row.verdict))
+        (
+            row.fault.name,
+            row.record.task,
+            row.mark,
+            ", ".join((*row.red, *row.invalid)).replace("test_", ""),
+            short(row.verdict),
+        )
         for row in rows(cases)
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

@@ -289,6 +289,24 @@ def leaky_cache(real: TransformersGenerator) -> Runner:
     return BrokenGenerator(real, run)
 
 
+@fault("remembered-answers", tasks=("generation",), checks=("test_roofline",))
+def remembered_answers(real: TransformersGenerator) -> Runner:
+    """Answers are kept under their settings alone: every prompt gets the first one's, and nothing is computed."""
+    known: dict[str, Answer] = {}
+
+    def run(batch: Sequence[Request], tick: Tick) -> list[Answer]:
+        keys = [str({name: value for name, value in request.items() if name != "prompt"}) for request in batch]
+        if not all(key in known for key in keys):
+            answers = real.run(batch, tick)
+            known.update(zip(keys, answers, strict=True))
+            return answers
+        for _ in range(sum(known[key]["output_tokens"] for key in keys)):
+            tick()
+        return [known[key] for key in keys]
+
+    return BrokenGenerator(real, run)
+
+
 @fault("slow-tokens", tasks=("generation",), checks=("test_speedup",))
 def slow_tokens(real: TransformersGenerator) -> Runner:
     """Each token takes 40 ms longer: a debug build, or a copy too many."""

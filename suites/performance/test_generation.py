@@ -91,6 +91,7 @@ def test_prefill(target: Target, judged: Judge, record: CaseRecord) -> None:
     spend(record, found.warm_s, found.measure_s)
     rates = tuple(lap.prompt_tokens / lap.ttft_ms * 1e3 for lap in found.laps)
     sizes = sorted(lap.prompt_tokens for lap in found.laps)
+    record.evidence["prefill prompt tokens"] = sizes
     how = f"median of {len(rates)} prompts of {sizes[0]} to {sizes[-1]} tokens: tokens by time to the first token"
     judged(
         Measurement("prefill_tokens_per_s", unit="/s", samples=rates, estimates={"": percentile(rates, 0.5)}, how=how)
