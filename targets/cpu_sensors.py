@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from targets import machine
+from targets import clocks, machine
 from targets.probe import Reading, Sensor
 from targets.sensors import File, Table, Value, Wrapping, field, value
 
@@ -66,11 +66,6 @@ def stalled_s(content: bytes) -> float:
     return int(some[some.index(b"total=") + 6 :]) / 1e6
 
 
-def policies(root: Path) -> list[Path]:
-    """The folders of cpufreq, one for each set of cores that share a clock, in the order of their numbers."""
-    return sorted((root / POLICIES).glob("policy[0-9]*"), key=lambda path: int(path.name.removeprefix("policy")))
-
-
 class CoreClock:
     """Mean MHz over the cores that are online, from a file in kHz of each policy.
 
@@ -79,7 +74,7 @@ class CoreClock:
 
     def __init__(self, root: Path, channel: str, name: str) -> None:
         self.channels: tuple[str, ...] = (channel,)
-        found = policies(root) or [root / POLICIES / "policy0"]
+        found = clocks.cpu(root) or [root / POLICIES / "policy0"]
         self._files = [(File(path / name), self._cores(path)) for path in found]
 
     def _cores(self, policy: Path) -> int:

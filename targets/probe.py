@@ -78,12 +78,19 @@ class Sensor(Protocol):
 
 
 class Sensors:
-    """A probe made of sensors. Each is tried once; of two for one channel, the first that can be read gives it."""
+    """A probe made of sensors. Each is tried once; of two for one channel, the first that can be read gives it.
+
+    `missing` holds reasons that are known beforehand.
+    """
 
     def __init__(self, sensors: Iterable[Sensor], missing: Mapping[str, str] | None = None) -> None:
         self._sensors: list[Sensor] = []
         self._channels: dict[str, None] = {}
         self._missing = dict(missing or {})
+        self.add(sensors)
+
+    def add(self, sensors: Iterable[Sensor]) -> None:
+        """Try more sensors, for what is still missing."""
         for sensor in sensors:
             self._try(sensor)
 
@@ -102,7 +109,7 @@ class Sensors:
             if channel in readable:
                 self._channels[channel] = None
             elif channel not in self._channels:
-                self._missing.setdefault(channel, reason)
+                self._missing[channel] = "; ".join(filter(None, (self._missing.get(channel), reason)))
         if readable:
             self._sensors.append(sensor)
         else:

@@ -30,6 +30,9 @@ NOT_HERE = {"swap_in_mb": "this system counts pages read from files with those r
 """Of macOS (psutil's documentation of swap_memory); a model that is mapped into memory would look like swapping."""
 
 
+CHANNELS = ("cpu_busy_s", "context_switches", "memory_available_mb", "swap_used_mb", "cpu_mhz", "cpu_max_mhz")
+
+
 def sensors() -> Iterator[Call]:
     """Processor time, context switches, memory, swap in use and, where the system tells it, the clock."""
     yield Call(("cpu_busy_s",), busy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Value:
     channel: str
     files: tuple[File, ...]
     factor: float = 1.0
-    combine: Callable[[Sequence[float]], float] = sum
+    combine: Callable[[list[float]], float] = sum
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -87,9 +87,32 @@ def value(channel: str, path: Path, factor: float = 1.0) -> Value:
 
 
 def first(channel: str, paths: Iterable[Path], factor: float = 1.0) -> Value:
-    """The channel from the first of several places that exists; the last place where none does."""
+    """The channel from the first of several places that exists; the last place where none does.
+
+    `os.access`, because `Path.exists` raises below a folder that only root may enter.
+    """
     places = list(paths)
-    return value(channel, next((path for path in places if path.exists()), places[-1]), factor)
+    return value(channel, next((path for path in places if os.access(path, os.F_OK)), places[-1]), factor)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A channel that nothing here can give, with the reason in words."""
+
+    channel: str
+    reason: str
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channel."""
+        return (self.channel,)
+
+    def read(self) -> Reading:
+        """Raises ValueError with the reason."""
+        raise ValueError(self.reason)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
 
 class Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from targets import machine
+from targets import clocks, machine
 from targets.api import Found
 from targets.registry import devices
 
@@ -24,6 +24,9 @@ class Cpu:
         governor = machine.text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         if governor:
             facts["governor"] = governor
+        policy = clocks.policy(root)
+        if policy:
+            facts["clocks"] = policy
         memory = machine.memory_mb(root)
         if memory < machine.total_memory_mb(root):
             facts["host_memory_mb"] = str(machine.total_memory_mb(root))

@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from targets import machine
+from targets import clocks, machine
 from targets.api import Found
 from targets.registry import devices
 
@@ -48,6 +48,7 @@ class Jetson:
             "serial_sha256": self._serial_hash(root),
             "cpu": machine.cpu_model(root),
             "power_mode": reason,
+            "clocks": clocks.policy(root) or "",
         }
         return Found(
             kind=self.name,
