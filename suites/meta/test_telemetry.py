@@ -28,16 +28,24 @@ PUNCTUAL: Mapping[int, float] = {}
 
 
 def turned(
-    probe: ScriptedProbe, clock: Clock, seconds: float, hz: float = 20.0, late: Mapping[int, float] = PUNCTUAL
+    probe: ScriptedProbe,
+    clock: Clock,
+    seconds: float,
+    hz: float = 20.0,
+    late: Mapping[int, float] = PUNCTUAL,
+    cpu_s: float = 0.0,
 ) -> Telemetry:
-    """Telemetry after so many seconds of its loop; `late`: by the number of a wait, how much longer it sleeps."""
-    end, waits = clock.now + round(seconds * 1e9), count()
+    """Telemetry after so many seconds of its loop.
+
+    `late`: by the number of a wait, how much longer it sleeps. `cpu_s`: what a sample costs.
+    """
+    end, waits, samples = clock.now + round(seconds * 1e9), count(), count()
 
     def wait(delay: float) -> bool:
         clock.sleep(delay + late.get(next(waits), 0.0))
         return clock.now > end
 
-    found = Telemetry(probe, hz, clock=clock, wait=wait)
+    found = Telemetry(probe, hz, clock=clock, wait=wait, cpu_clock=lambda: cpu_s * next(samples))
     found.loop()
     return found
 
@@ -161,6 +169,16 @@ def test_facts_tell_rate_channels_and_what_is_missing() -> None:
     assert found["idle_power_w"] == "idle power was not taken"
 
 
+def test_a_heavy_observer_is_told() -> None:
+    """Telemetry that takes more than 1 % of a core says so, and what to do."""
+    light, heavy = (
+        turned(ScriptedProbe(lambda _: {}), Clock(), 10, cpu_s=seconds).facts() for seconds in (0.0004, 0.001)
+    )
+    assert light["own_cpu_share"] == pytest.approx(0.008, rel=0.02)
+    assert light["troubles"] == []
+    assert heavy["troubles"] == ["telemetry took 2.0% of a core, and 1% is the most: lower --telemetry-hz"]
+
+
 def test_telemetry_needs_a_rate() -> None:
     """Off is no Telemetry at all."""
     with pytest.raises(ValueError, match="more often than never"):
@@ -170,9 +188,9 @@ def test_telemetry_needs_a_rate() -> None:
 def test_the_thread_samples_this_machine_lightly() -> None:
     """On this machine's own probe the thread keeps its rate, takes about 1 % of a core, and ends when closed."""
     found = Telemetry(probes["cpu"](Path("/")), 20).start()
-    began = time.perf_counter_ns()
+    began = found.sample()
     time.sleep(1.0)
-    seen = found.window(began, time.perf_counter_ns())
+    seen = found.window(began, found.sample())
     found.close()
     assert len(seen.inside) >= 10  # 20 on a machine with a core to spare
     assert (seen.delta("cpu_busy_s") or 0) > 0

@@ -60,7 +60,7 @@ def test_a_void_tells_reading_bound_and_remedy() -> None:
     """What is printed says what was read, against which bound, and what to do."""
     found = {name: str(voids(trace(name).window, trace(name).context)[0]) for name in ("throttling", "swapping")}
     assert found["throttling"] == (
-        "throttling: gpu-throttle-alert was active in 28 of 40 samples, gpu at 100 °C; "
+        "throttling: gpu was active in 28 of 40 samples, gpu at 100 °C; "
         "let it cool, and give it a fan or a lower power mode"
     )
     assert found["swapping"] == (

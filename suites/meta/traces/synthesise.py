@@ -33,8 +33,8 @@ def reading(second: float) -> dict[str, float]:
         "cpu_mhz": 1510.4,
         "emc_mhz": 2133.0,
         "temperature_c.gpu": 52.0 + 1.5 * second,
-        "throttle.gpu-throttle-alert": 0.0,
-        "throttle.hot-surface-alert": 0.0,
+        "throttle.gpu": 0.0,
+        "throttle.hot-surface": 0.0,
         "oc_events.oc1": 0.0,
         "oc_events.oc2": 0.0,
         "oc_events.oc3": 3.0 + math.floor(second),
@@ -56,7 +56,7 @@ def clean(_second: float, _values: dict[str, float]) -> None:
 def throttling(second: float, values: dict[str, float]) -> None:
     """From 1.2 s on the GPU is hot, its alert is up and its clock is down."""
     if second >= 1.2:
-        values |= {"throttle.gpu-throttle-alert": 1.0, "temperature_c.gpu": 97.5 + second, "gpu_mhz": 306.0}
+        values |= {"throttle.gpu": 1.0, "temperature_c.gpu": 97.5 + second, "gpu_mhz": 306.0}
 
 
 def swapping(second: float, values: dict[str, float]) -> None:
