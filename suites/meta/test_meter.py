@@ -13,13 +13,14 @@ from fixtures.charts_timeline import MOST_POINTS, PANELS, rates, thinned, timeli
 from fixtures.devices import planned
 from fixtures.energy_metrics import Work
 from fixtures.findings import Context
-from fixtures.meter import Meter, context_of
+from fixtures.meter import Meter, asks_gpu, context_of
 from fixtures.own_cpu import Key, Used, spent
 from fixtures.spans import Span
 from fixtures.telemetry import Telemetry
 from fixtures.telemetry_options import Price
 from fixtures.window import window
 from suites.meta.sensors import MS, SECOND, Clock, ScriptedProbe, rows, trace
+from targets.api import Evidence
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PYTEST: Key = (1, 0.0)
@@ -104,6 +105,32 @@ def test_a_block_that_fails_is_seen_too() -> None:
     assert (seen.window.seconds, len(seen.spans)) == (1.0, 1)
 
 
+def test_the_gpu_is_asked_after_in_the_end() -> None:
+    """Whether the case runs on the GPU is asked when the block is over, and not of a target that failed in it."""
+    bench = Bench(own=(0.0, 1.0))
+    asked: list[int] = []
+
+    def on_gpu() -> bool:
+        asked.append(bench.clock.now)
+        return True
+
+    meter = Meter(
+        bench.telemetry,
+        bench.target,
+        Context(2, "jetson"),
+        tree=lambda: {PYTEST: Used(0.0, 0)},
+        clock=bench.clock,
+        on_gpu=on_gpu,
+    )
+    with meter.watch() as seen:
+        bench.work("measure", 1.0)
+        assert asked == []
+    assert (seen.context.gpu_asked, asked) == (True, [2 * SECOND])
+    with suppress(RuntimeError), meter.watch() as seen:
+        raise RuntimeError
+    assert (seen.context.gpu_asked, len(asked)) == (False, 1)
+
+
 def test_an_open_block_has_no_window() -> None:
     """What is asked too early is a mistake of ours."""
     bench = Bench()
@@ -124,12 +151,34 @@ def test_without_telemetry_spans_remain() -> None:
 
 
 def test_a_device_gives_the_context() -> None:
-    """Cores, kind and mode are the device's; a case on CUDA is asked for its GPU, unless it is known not to be."""
+    """Cores, kind and mode are the device's; what the case knows goes beside them."""
     board = replace(planned("jetson-orin-nano"), power_mode="15W")
     found = context_of(board, expected_mode="25W")
     assert (found.kind, found.cores, found.power_mode, found.expected_mode) == ("jetson", board.cores, "15W", "25W")
-    assert found.gpu_asked == board.torch_device.startswith("cuda")
-    assert not context_of(board, gpu_asked=False).gpu_asked
+
+
+@pytest.mark.parametrize(
+    ("evidence", "asked"),
+    [
+        (Evidence({"device": "cuda"}, {"device": "cpu"}), True),
+        (Evidence({"provider": "TensorrtExecutionProvider"}, {}), True),
+        (Evidence({"provider": "CPUExecutionProvider"}, {}), False),
+        (Evidence({"device": "gpu"}, {"device": "cpu"}), True),
+        (Evidence({"threads": "4"}, {}, {"gpu layers": {"asked": 25, "offloaded": 25}}), True),
+        (Evidence({"threads": "4"}, {}, {"gpu layers": {"asked": 0, "offloaded": 0}}), False),
+    ],
+    ids=[
+        "torch on CUDA",
+        "TensorRT",
+        "ONNX Runtime on the CPU",
+        "Ollama",
+        "llama.cpp with layers on the GPU",
+        "without",
+    ],
+)
+def test_evidence_tells_whether_the_gpu_was_asked_for(evidence: Evidence, asked: bool) -> None:
+    """What was asked of the engine says whether an idle GPU is wrong, whatever it got."""
+    assert asks_gpu(evidence) == asked
 
 
 @pytest.mark.parametrize(
@@ -138,7 +187,7 @@ def test_a_device_gives_the_context() -> None:
         ({PYTEST: Used(1.0, 0), HOST: Used(2.0, 1)}, {PYTEST: Used(1.5, 0), HOST: Used(4.0, 1)}, 2.5),
         ({PYTEST: Used(1.0, 0)}, {PYTEST: Used(1.0, 0), HOST: Used(4.0, 1)}, 4.0),
         ({PYTEST: Used(1.0, 0), HOST: Used(2.0, 1)}, {PYTEST: Used(4.0, 0)}, 1.0),
-        ({PYTEST: Used(1.0, 0), HOST: Used(2.0, 1), SERVER: Used(5.0, 2)}, {PYTEST: Used(4.0, 0)}, None),
+        ({PYTEST: Used(1.0, 0), HOST: Used(2.0, 1), SERVER: Used(5.0, 2)}, {PYTEST: Used(9.0, 0)}, None),
         ({PYTEST: Used(1.0, 0), HOST: Used(2.0, 1)}, {PYTEST: Used(1.0, 0)}, None),
         ({PYTEST: Used(1.0, 0), (2, 1.0): Used(2.0, 1)}, {PYTEST: Used(4.0, 0), HOST: Used(0.5, 1)}, 1.5),
     ],
