@@ -9,5 +9,6 @@ pytest_plugins = [
     "fixtures.meter",
     "fixtures.progress",
     "fixtures.records",
+    "fixtures.measuring",
     "fixtures.finish",
 ]
