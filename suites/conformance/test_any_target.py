@@ -11,7 +11,7 @@ from targets.api import Answer
 def test_engaged(target: Target, record: CaseRecord) -> None:
     """What was asked for is what runs: device, provider, number format, technique."""
     evidence = target.evidence()
-    record.evidence = {"requested": dict(evidence.requested), "actual": dict(evidence.actual), **evidence.details}
+    record.evidence |= {"requested": dict(evidence.requested), "actual": dict(evidence.actual), **evidence.details}
     record.notes += [note for note in evidence.details.get("notes", ()) if note not in record.notes]
     assert not evidence.mismatches, "; ".join(evidence.mismatches)
 
