@@ -7,9 +7,10 @@ import pytest
 
 from fixtures import report
 from fixtures.provision import Target
-from fixtures.quality import contract, evaluate
+from fixtures.quality import contract, evaluate, marks
 from fixtures.records import Judge, keep_answers
 from fixtures.results import CaseRecord
+from fixtures.shares import mcnemar, wilson
 from fixtures.statistics import Estimate, scores
 from fixtures.verdict import Measurement
 from targets.registry import optimizations
@@ -56,6 +57,18 @@ def test_drop(target: Target, reference: Target, judged: Judge) -> None:
     judged(Measurement("drop", estimates={"": drop}, how=how, deterministic=True), limits=contract(target.case))
 
 
+def test_same_examples_right(target: Target, reference: Target, judged: Judge, record: CaseRecord) -> None:
+    """McNemar's test says how likely chance alone parts the examples that only this case or only FP32 gets right."""
+    if target.case.is_reference:
+        pytest.skip("this case is the reference")
+    ours, theirs = marks(target), marks(reference)
+    if ours is None or theirs is None:
+        pytest.skip("no score of this task marks an example as right or wrong")
+    found = mcnemar(ours.right, theirs.right)
+    record.evidence["mcnemar"] = {"score": ours.score, "gained": found.gained, "lost": found.lost, "n": found.n}
+    judged.inform(Measurement.of("mcnemar_p", found.p, how=f"{ours.score}: {found}", deterministic=True))
+
+
 def test_agreement(target: Target, reference: Target, judged: Judge) -> None:
     """The answers are those of the FP32 reference on as many examples as the optimization's own contract promises."""
     if target.case.is_reference:
@@ -70,7 +83,7 @@ def test_agreement(target: Target, reference: Target, judged: Judge) -> None:
     ]
     if differing:
         report.attach_json("answers unlike the reference's", differing[:50])
-    share = Estimate(sum(same) / len(same), n=len(same))
+    share = wilson(sum(same), len(same))
     how = f"{len(same)} examples; first unlike: {', '.join(str(item['example']) for item in differing[:3]) or 'none'}"
     judged(Measurement("agreement", estimates={"": share}, how=how, deterministic=True), limits=contract(target.case))
 

@@ -58,7 +58,8 @@ def test_a_case_holds_its_evidence(found: Run) -> None:
     """A record has its four names, metrics with units, raw samples, verdicts with limits, checks and evidence."""
     case = found.cases["plain"]
     assert case["id"] == "/".join(case[name] for name in ("task", "model", "backend", "optimization"))
-    assert case["evidence"] == {"requested": {"engine": "fake"}, "actual": {"engine": "fake"}}
+    assert case["evidence"]["requested"] == case["evidence"]["actual"] == {"engine": "fake"}
+    assert set(case["evidence"]["laps"]["latency_ms"]) == {"drift", "modes"}
     measured = {"load_s", "first_call_ms", "latency_ms.p50", "latency_ms.p95", "throughput_per_s.best"}
     assert measured | {"peak_memory_mb", "model_size_mb", "accuracy", "f1"} <= set(case["metrics"])
     assert all(value >= 0 for value in case["metrics"].values())

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fixtures import stopwatch
 from fixtures.guest import Guest
+from fixtures.sequential import Goal
 from fixtures.stopwatch import WINDOW, LatencyPlan, ThroughputPlan
 from targets.api import Answer, Request
 
@@ -100,7 +101,7 @@ def test_a_window_sees_the_same_requests(clock: Clock) -> None:
 def test_laps_are_what_the_clock_said(clock: Clock) -> None:
     """A lap is one call of one request, in ms, in the order of the mix; nothing else lies in the measuring time."""
     machine = Machine(clock, lambda _number, batch: 1.0 + MIX.index(batch[0]))
-    laps, spent = stopwatch.lap(machine.guest, plan(least=20, budget_s=0))
+    laps, spent, _ = stopwatch.lap(machine.guest, plan(least=20, budget_s=0))
     assert [lap / 1e6 for lap in laps] == [1.0 + number % 8 for number in range(20)]
     assert spent == pytest.approx(sum(laps) / 1e9)
 
@@ -118,12 +119,33 @@ def test_budget_and_bounds(ms: float, least: int, extra: int, budget_s: float, c
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter_ns", clock := Clock())
         most = least + extra
-        laps, spent = stopwatch.lap(Machine(clock, steady(ms)).guest, plan(least, most, budget_s, cap_s=cap_s))
+        laps, spent, _ = stopwatch.lap(Machine(clock, steady(ms)).guest, plan(least, most, budget_s, cap_s=cap_s))
     count, before = len(laps), spent - ms / 1e3
     assert count == most or spent > cap_s or (spent > budget_s and count >= least)
     assert count <= most
     assert before <= cap_s + 1e-6
     assert count - 1 < least or before <= budget_s + 1e-6, "it went on although nothing more was needed"
+
+
+@pytest.mark.parametrize("bound", [3.0, 1.0, 2.0, 1.999])
+def test_a_decided_limit_ends_it(clock: Clock, bound: float) -> None:
+    """Laps end at the first look, after whole passes, that decides the limit, long before the budget."""
+    goal = Goal("latency_ms", "p50", "max", bound)
+    asked = replace(plan(least=10), goals=(goal,), patience_s=60.0)
+    found = stopwatch.latency(Machine(clock, steady(2.0)).guest, asked)
+    assert (len(found.ms), found.stop.looks, found.stop.decided) == (16, 1, True)
+    assert found.stop.confidence == pytest.approx(0.975)
+
+
+def test_an_open_limit_takes_the_budget(clock: Clock) -> None:
+    """Laps on both sides of the limit go on until the budget of limits is spent, not the short one."""
+    goal = Goal("latency_ms", "p50", "max", 2.0)
+    machine = Machine(clock, lambda number, _batch: 1.0 if number % 2 else 3.0)
+    asked = replace(plan(least=10, cap_s=9.0, most=10_000), goals=(goal,), patience_s=3.0)
+    found = stopwatch.latency(machine.guest, asked)
+    assert not found.stop.decided
+    assert 3.0 < found.measure_s < 3.01
+    assert found.stop.looks > 8
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 16, 32])
@@ -164,5 +186,5 @@ def test_the_clock_is_the_monotonic_one() -> None:
         time.sleep(0.002)
         return 0.0
 
-    laps, _ = stopwatch.lap(Machine(Clock(), doze).guest, plan(least=5, most=5))
+    laps, *_ = stopwatch.lap(Machine(Clock(), doze).guest, plan(least=5, most=5))
     assert all(2.0 <= value / 1e6 < 500 for value in laps)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fixtures import token_watch
+from fixtures.sequential import Goal
 from fixtures.spans import Spans
 from fixtures.token_watch import TokenLap, TokenPlan
 from targets.api import Answer, Request, Tick, Unsupported, no_tick
@@ -84,6 +85,27 @@ def test_warm_up_is_not_among_the_laps() -> None:
     assert found.steady
     assert found.warm_laps >= 3 * token_watch.WINDOW
     assert len(runner.asked) == found.warm_laps + len(found.laps)
+
+
+def test_a_decided_limit_ends_it() -> None:
+    """Requests end at the first look that decides each limit, in whole passes; samples are those of the metric."""
+    requests = tuple({"prompt": "a b", "max_tokens": 4} for _ in range(3))
+    far = (Goal("ttft_ms", "p50", "max", 1e4), Goal("itl_ms", "p50", "max", 1e4))
+    rate = Goal("decode_tokens_per_s", "p50", "min", 1.0)
+    plan = TokenPlan(requests, 7, 500, 9.0, 0.0, 60.0, goals=(*far, rate), patience_s=60.0)
+    found = token_watch.watch(guest(Metronome(0.001, 0.0005)), plan)
+    assert (len(found.laps), found.stop.decided) == (9, True)
+    assert len(found.samples("itl_ms")) == 27
+    assert all(len(found.samples(name)) == 9 for name in ("ttft_ms", "tpot_ms", "e2e_ms", "prefill_tokens_per_s"))
+    assert found.samples("decode_tokens_per_s") == tuple(lap.decode_per_s for lap in found.laps)
+
+
+def test_a_limit_on_gaps_counts_gaps() -> None:
+    """A percentile of gaps needs as many gaps, not as many requests."""
+    goal = Goal("itl_ms", "p95", "max", 1e4)
+    plan = TokenPlan(({"prompt": "a", "max_tokens": 16},), 2, 500, 9.0, 0.0, 60.0, goals=(goal,), patience_s=60.0)
+    found = token_watch.watch(guest(Metronome(0.0005, 0.0002)), plan)
+    assert (len(found.laps), found.stop.decided) == (6, True)  # 15 gaps each, and p95 needs 90
 
 
 def test_silence_is_an_error() -> None:

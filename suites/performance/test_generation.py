@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle, islice
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fixtures import charts, llama_bench, report, stopwatch, token_watch
+from fixtures import charts, llama_bench, report, sequential, steadiness, stopwatch, token_watch
 from fixtures.clock import host_clock
 from fixtures.llama_bench import BenchPlan
 from fixtures.provision import Target
-from fixtures.records import Judge, spend
+from fixtures.records import Judge, note_steadiness, spend
 from fixtures.results import CaseRecord
 from fixtures.statistics import Estimate, min_samples, percentile, ratio_of_medians
 from fixtures.stopwatch import ThroughputPlan
@@ -29,12 +30,17 @@ WHOLE = min_samples(0.50)
 MOST = 200
 TTFT_S, DECODE_S, THROUGHPUT_S = 0.3, 0.5, 0.01
 WARM_CAP_S, CAP_S = 1.5, 30.0
+PREFILLS = 36
+"""Long prompts at most, where a limit on the prefill rate is near: each is read once, since engines keep what they
+have read."""
 LONG_PROMPT = 256
 """Tokens of the prompts that the prefill rate is taken from, as far as the context has room."""
 BATCHES = (1, 4, 16)
 BATCH_TOKENS = 16
 BENCH_ROUNDS = 6
 """Turns with llama-bench: as many as a 95 % interval of a median needs."""
+DECODE = ("itl_ms", "tpot_ms", "e2e_ms", "decode_tokens_per_s")
+"""The metrics of requests of the pinned length."""
 LATE = 0.95
 """Share of a request's time after which a first token is no first token: most of the tokens would come at once."""
 
@@ -44,58 +50,63 @@ LATE = 0.95
 def test_first_token(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
     """The first token of an answer comes within the device's limits."""
     requests = tuple({**request, "max_tokens": 1} for request in target.subject.mix)
-    found = target.call(token_watch.watch, TokenPlan(requests, FIRST_TOKENS, MOST, TTFT_S, WARM_CAP_S, CAP_S))
+    plan = TokenPlan(requests, FIRST_TOKENS, MOST, TTFT_S, WARM_CAP_S, CAP_S, settle=steadiness.PASSES * len(requests))
+    found = target.call(token_watch.watch, judging(plan, target, judged, "ttft_ms"))
     spend(record, found.warm_s, found.measure_s)
-    laps = tuple(lap.ttft_ms for lap in found.laps)
+    laps = found.samples("ttft_ms")
     played = host_clock.play(laps)
     benchmark.extra_info["case"] = target.case.id
     benchmark.pedantic(lambda: next(played), rounds=len(laps), iterations=1)
     if not found.steady:
         record.notes.append(f"time to the first token was not steady after {found.warm_laps} warm-up requests")
+    note_steadiness(record, "ttft_ms", "ms", laps, len(requests))
     how = f"{len(laps)} requests for one token, {len(requests)} prompts in turn, after {found.warm_laps} to warm up"
-    judged(Measurement("ttft_ms", unit="ms", samples=laps, how=how))
+    how = found.stop.told(how)
+    judged(Measurement("ttft_ms", unit="ms", samples=laps, how=how, confidence=found.stop.confidence))
 
 
 def test_decode_rate(target: Target, judged: Judge, record: CaseRecord) -> None:
     """Tokens follow one another at the rate that the device's limits ask."""
     subject = target.subject
-    found = target.call(token_watch.watch, TokenPlan(subject.mix, WHOLE, MOST, DECODE_S, WARM_CAP_S, CAP_S))
+    plan = TokenPlan(subject.mix, WHOLE, MOST, DECODE_S, WARM_CAP_S, CAP_S)
+    found = target.call(token_watch.watch, judging(plan, target, judged, *DECODE))
     spend(record, found.warm_s, found.measure_s)
     counts = {lap.output_tokens for lap in found.laps}
     if counts != {subject.pinned}:
         came = f"{min(counts)} to {max(counts)}"
         record.notes.append(f"output length could not be pinned: {came} of {subject.pinned} tokens came")
-    gaps = tuple(gap for lap in found.laps for gap in lap.gaps_ms)
-    rates = tuple(rate for lap in found.laps if (rate := lap.decode_per_s) is not None)
+    gaps, means, whole, rates = (found.samples(metric) for metric in DECODE)
     late = sum(lap.ttft_ms > LATE * lap.e2e_ms for lap in found.laps)
     assert 2 * late < len(found.laps), (
         f"in {late} of {len(found.laps)} requests the first token was seen after {LATE:.0%} of the time: tokens come "
         "in one piece at the end, so no gap can be measured (is the stream buffered?)"
     )
-    means = tuple(sum(lap.gaps_ms) / len(lap.gaps_ms) for lap in found.laps if lap.gaps_ms)
-    median = {"": percentile(rates, 0.5)}
-    how = f"{len(found.laps)} requests of {subject.pinned} tokens each, one at a time"
+    sure = found.stop.confidence
+    median = {"": percentile(rates, 0.5, sure)}
+    how = found.stop.told(f"{len(found.laps)} requests of {subject.pinned} tokens each, one at a time")
+    note_steadiness(record, "tpot_ms", "ms", means, len(subject.mix))
     if gaps:
         report.attach_png("gaps between tokens", charts.latency_histogram(gaps, target.case.id))
     judged(
-        Measurement("itl_ms", unit="ms", samples=gaps, how=f"{len(gaps)} gaps of {how}"),
-        Measurement("tpot_ms", unit="ms", samples=means, how=how),
-        Measurement("e2e_ms", unit="ms", samples=tuple(lap.e2e_ms for lap in found.laps), how=how),
-        Measurement("decode_tokens_per_s", unit="/s", samples=rates, estimates=median, how=f"median of {how}"),
+        Measurement("itl_ms", unit="ms", samples=gaps, how=f"{len(gaps)} gaps of {how}", confidence=sure),
+        Measurement("tpot_ms", unit="ms", samples=means, how=how, confidence=sure),
+        Measurement("e2e_ms", unit="ms", samples=whole, how=how, confidence=sure),
+        Measurement(
+            "decode_tokens_per_s", unit="/s", samples=rates, estimates=median, how=f"median of {how}", confidence=sure
+        ),
     )
 
 
 def test_prefill(target: Target, judged: Judge, record: CaseRecord) -> None:
     """A long prompt is read at the rate that the device's limits ask."""
-    found = prefill(target)
+    found = prefill(target, judged)
     spend(record, found.warm_s, found.measure_s)
-    rates = tuple(lap.prompt_tokens / lap.ttft_ms * 1e3 for lap in found.laps)
+    rates, sure = found.samples("prefill_tokens_per_s"), found.stop.confidence
     sizes = sorted(lap.prompt_tokens for lap in found.laps)
     record.evidence["prefill prompt tokens"] = sizes
     how = f"median of {len(rates)} prompts of {sizes[0]} to {sizes[-1]} tokens: tokens by time to the first token"
-    judged(
-        Measurement("prefill_tokens_per_s", unit="/s", samples=rates, estimates={"": percentile(rates, 0.5)}, how=how)
-    )
+    how, median = found.stop.told(how), {"": percentile(rates, 0.5, sure)}
+    judged(Measurement("prefill_tokens_per_s", unit="/s", samples=rates, estimates=median, how=how, confidence=sure))
 
 
 def test_batches(target: Target, judged: Judge, record: CaseRecord) -> None:
@@ -160,10 +171,19 @@ def test_beside_llama_bench(target: Target, judged: Judge) -> None:
     )
 
 
-def prefill(target: Target) -> token_watch.TokenLaps:
+def judging(plan: TokenPlan, target: Target, judged: Judge, *metrics: str) -> TokenPlan:
+    """The plan with the limits on these metrics; they are judged until the budget ends."""
+    budget = target.session.options.sampling.budget_s
+    goals = sequential.goals(judged.limits, *metrics)
+    return replace(plan, goals=goals, patience_s=budget, cap_s=max(plan.cap_s, budget))
+
+
+def prefill(target: Target, judged: Judge) -> token_watch.TokenLaps:
     """Long prompts, one token each; warm and then one lap a prompt."""
-    requests = tuple(long_prompts(target, WHOLE, 1))
-    return target.call(token_watch.watch, TokenPlan(requests, WHOLE, WHOLE, 0.0, 0.2, CAP_S))
+    count = PREFILLS if sequential.goals(judged.limits, "prefill_tokens_per_s") else WHOLE
+    requests = tuple(long_prompts(target, count, 1))
+    plan = TokenPlan(requests, WHOLE, count, 0.0, 0.2, CAP_S)
+    return target.call(token_watch.watch, judging(plan, target, judged, "prefill_tokens_per_s"))
 
 
 def long_prompts(target: Target, count: int, output: int) -> list[Request]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from fixtures import charts, guest, report, stopwatch
+from fixtures import charts, guest, report, sequential, steadiness, stopwatch
 from fixtures.clock import host_clock
 from fixtures.metrics import BATCH_SIZES
 from fixtures.provision import Target
-from fixtures.records import Judge, spend
+from fixtures.records import Judge, note_steadiness, spend
 from fixtures.results import CaseRecord
 from fixtures.speedup import speedup
 from fixtures.statistics import Estimate, min_samples
@@ -18,8 +18,11 @@ from fixtures.subjects import WEIGHTS
 from fixtures.verdict import Measurement
 
 LATENCY_S = 0.8
+"""Seconds of laps where no limit asks for more, and at most, where one is decided, to see whether they are steady."""
 THROUGHPUT_S = 0.06
 LEAST, MOST = min_samples(0.95), 1000
+MOST_JUDGED = 20_000
+"""Laps of a verdict that stays open: what results.json and pytest-benchmark are willing to hold."""
 WARM_CAP_S, LATENCY_CAP_S = 5.0, 30.0
 
 
@@ -39,7 +42,19 @@ def test_load(target: Target, judged: Judge, record: CaseRecord) -> None:
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the target dies first
 def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
     """Latency at batch 1 over a mix of lengths stays within the device's limits."""
-    plan = LatencyPlan(target.subject.mix, LEAST, MOST, LATENCY_S, WARM_CAP_S, LATENCY_CAP_S)
+    goals, budget = sequential.goals(judged.limits, "latency_ms"), target.session.options.sampling.budget_s
+    mix = target.subject.mix
+    plan = LatencyPlan(
+        mix,
+        LEAST,
+        MOST_JUDGED if goals else MOST,
+        LATENCY_S,
+        WARM_CAP_S,
+        max(LATENCY_CAP_S, budget),
+        goals,
+        budget,
+        settle=steadiness.PASSES * len(mix),
+    )
     laps = target.call(stopwatch.latency, plan)
     spend(record, laps.warm_s, laps.measure_s)
     played = host_clock.play(laps.ms)
@@ -47,11 +62,11 @@ def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: B
     benchmark.pedantic(lambda: next(played), rounds=len(laps.ms), iterations=1)
     if not laps.steady:
         record.notes.append(f"latency was not steady after {laps.warm_laps} warm-up laps ({laps.warm_s:.1f} s)")
+    note_steadiness(record, "latency_ms", "ms", laps.ms, len(mix))
     report.attach_png("latency histogram", charts.latency_histogram(laps.ms, target.case.id))
-    how = (
-        f"{len(laps.ms)} requests one at a time after {laps.warm_laps} warm-up laps, {len(plan.requests)} texts in turn"
-    )
-    judged(Measurement("latency_ms", unit="ms", samples=laps.ms, how=how))
+    how = f"{len(laps.ms)} requests one at a time after {laps.warm_laps} warm-up laps, {len(mix)} texts in turn"
+    how = laps.stop.told(how)
+    judged(Measurement("latency_ms", unit="ms", samples=laps.ms, how=how, confidence=laps.stop.confidence))
 
 
 @pytest.mark.families("encoder")
