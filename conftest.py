@@ -8,5 +8,6 @@ pytest_plugins = [
     "fixtures.progress",
     "fixtures.records",
     "fixtures.regression",
+    "fixtures.calibrate",
     "fixtures.finish",
 ]
