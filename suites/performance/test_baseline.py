@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.comparison import disturbed
 from fixtures.conditions import conditions
 from fixtures.provision import Target, Workbench
 from fixtures.regression import Keeper, examine, explain, file_verdicts, measured, numbers, worse
@@ -21,6 +22,8 @@ def test_not_slower(
         entry.launches = measured(target, record, None)
         entry.numbers |= numbers(target)
         entry.conditions = conditions()
+        if (told := disturbed(entry.launches)) is not None:
+            record.notes.append(f"baseline: {told}; record it again")
         return
     entry = keeper.entry(target.case)
     if not entry.launches:
