@@ -10,5 +10,7 @@ pytest_plugins = [
     "fixtures.progress",
     "fixtures.records",
     "fixtures.measuring",
+    "fixtures.regression",
+    "fixtures.calibrate",
     "fixtures.finish",
 ]

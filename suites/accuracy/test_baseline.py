@@ -1,0 +1,26 @@
+"""Whether a case answers worse than when its baseline was recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.provision import Target
+from fixtures.quality import evaluate
+from fixtures.regression import Keeper, explain, worse
+
+pytestmark = pytest.mark.usefixtures("meaningful")
+
+
+def test_not_worse(keeper: Keeper, target: Target, request: pytest.FixtureRequest) -> None:
+    """Every score is that of the baseline, but for one example that stood at a tie."""
+    found = evaluate(target)
+    if found.missing:
+        pytest.skip(found.missing)
+    now = {name: estimate.value for name, estimate in found.scores.items() if estimate.value is not None}
+    if keeper.gate.record:
+        keeper.new(target.case).numbers |= now
+        return
+    entry = keeper.entry(target.case)
+    keeper.measured.add(target.case.id)
+    if red := worse(target.case, entry, now):
+        pytest.fail(explain(keeper, target.case, entry, red, request.config), pytrace=False)

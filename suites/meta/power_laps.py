@@ -1,0 +1,58 @@
+"""Records real laps for the study of the gate: `python -m suites.meta.power_laps FILE [SESSIONS] [pytest arguments]`.
+
+A session is a run of the suite with --record-baseline in processes of its own, as production measures. Sessions follow
+one another for as long as it takes, so that what differs from hour to hour is among what the study replays. FILE is
+appended to: a line of JSON a case and session.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SELECTIONS = (
+    ("--task=sentiment", "--backend=onnxruntime,huggingface", "--optimization=fp32,int8"),
+    ("--task=generation", "--backend=onnxruntime,llama-cpp-python", "--optimization=fp32,q4_k_m"),
+)
+"""What is recorded unless arguments say otherwise: encoders and decoders, one thread pool of each kind."""
+
+
+def session(arguments: tuple[str, ...], cache: Path) -> dict[str, dict[str, object]]:
+    """The cases of one recorded baseline, by id."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*arguments, f"--record-baseline={folder}/baseline", f"--build={folder}/build", f"--cache={cache}"]
+        command = [sys.executable, "-m", "pytest", "-q", *words, "suites/performance/test_baseline.py"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        files = list(Path(folder, "baseline").glob("*.json"))
+        if not files:
+            raise SystemExit(f"nothing was recorded (status {done.returncode}):\n{(done.stdout + done.stderr)[-4000:]}")
+        found: dict[str, dict[str, object]] = json.loads(files[0].read_text())["cases"]
+        return found
+
+
+def main(arguments: list[str]) -> int:
+    """Record sessions."""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
+    file, rounds = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 12
+    selections = (tuple(arguments[2:]),) if len(arguments) > 2 else SELECTIONS
+    with tempfile.TemporaryDirectory() as cache:
+        for number in range(1, rounds + 1):
+            began = time.time()
+            for selection in selections:
+                for case, entry in session(selection, Path(cache)).items():
+                    line = {"case": case, "began": began, "launches": entry["launches"]}
+                    with file.open("a") as opened:
+                        opened.write(json.dumps(line) + "\n")
+            print(f"session {number} of {rounds}: {time.time() - began:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

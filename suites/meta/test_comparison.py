@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fixtures.comparison import FOREIGN, compare, confirm, location, low_quantile
+from fixtures.verdict import Outcome
+from suites.meta.sample_launches import series
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0, 1.3])
+def test_the_machine_divides_out(speed: float) -> None:
+    """A machine that is faster or slower as a whole makes no regression and no improvement."""
+    found = compare("latency_ms", series(1), series(2, speed=speed))
+    assert found.outcome is Outcome.PASS
+    assert not found.better
+    assert found.ratio.value == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("speed", [0.7, 1.0, 1.3])
+def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
+    """A case that takes a tenth longer is red, however fast the machine is today."""
+    old, first, again = series(1), series(2, speed=speed, case=1.1), series(3, speed=speed, case=1.1)
+    assert compare("latency_ms", old, first).suspicious
+    found = confirm("latency_ms", old, first, again)
+    assert found.outcome is Outcome.FAIL
+    assert found.ratio.value == pytest.approx(1.1, abs=0.03)
+    assert found.ratio.low is not None
+    assert found.ratio.low > 1
+
+
+def test_what_a_second_series_does_not_show_is_not_red() -> None:
+    """A slowdown that is gone when it is measured again is no regression."""
+    old, first, again = series(1), series(2, case=1.25), series(3)
+    assert compare("latency_ms", old, first).outcome is Outcome.FAIL
+    found = confirm("latency_ms", old, first, again)
+    assert found.outcome is not Outcome.FAIL
+
+
+def test_significance_without_effect_is_green() -> None:
+    """Two per cent, however certain, are no regression; with a least effect of one per cent they are."""
+    old, new = series(1, count=60), series(2, count=60, case=1.03)
+    assert compare("latency_ms", old, new).outcome is Outcome.PASS
+    assert compare("latency_ms", old, new, effect=0.01).outcome is Outcome.FAIL
+
+
+def test_effect_without_significance_is_not_red() -> None:
+    """Launches that scatter more than they differ decide nothing, and the reason says so."""
+    old, new = series(1), series(2)
+    rows = [
+        replace(each, samples={"latency_ms": [[lap * factor for lap in row] for row in each.samples["latency_ms"]]})
+        for each, factor in zip(new, (0.6, 1.9, 0.7, 1.6, 0.8, 1.7, 1.5, 0.9), strict=True)
+    ]
+    found = compare("latency_ms", old, rows)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "the interval holds" in found.reason
+
+
+def test_an_improvement_is_seen() -> None:
+    """A case that takes a tenth less is green, and better."""
+    found = compare("latency_ms", series(1), series(2, case=0.9))
+    assert found.outcome is Outcome.PASS
+    assert found.better
+
+
+@pytest.mark.parametrize(("then", "now", "told"), [(0.6, 0.0, "baseline was recorded"), (0.0, 0.6, "now: foreign")])
+def test_foreign_load_voids(then: float, now: float, told: str) -> None:
+    """Where others used the machine, then or now, a time is INVALID whatever it shows, and the reading says so."""
+    found = compare("latency_ms", series(1, waited=then), series(2, waited=now, case=1.5))
+    assert found.outcome is Outcome.INVALID
+    assert told in found.reason
+    assert "60%" in found.reason
+    assert f"{FOREIGN:.0%}" in found.reason
+
+
+def test_foreign_load_does_not_void_memory() -> None:
+    """How much memory a case takes does not depend on who else works."""
+    assert compare("peak_memory_mb", series(1, waited=0.6), series(2, waited=0.6)).outcome is Outcome.PASS
+
+
+def test_memory_does_not_follow_the_machine() -> None:
+    """A slower machine does not excuse more memory."""
+    old = series(1)
+    new = [replace(each, facts={"peak_memory_mb": 92.0}) for each in series(2, speed=2.0)]
+    assert compare("peak_memory_mb", old, new).outcome is Outcome.FAIL
+
+
+def test_disturbed_laps_are_left_out_where_enough_are_left() -> None:
+    """Laps during which a core was taken count only where too few others are left."""
+    assert low_quantile([1.0, 9.0, 1.0, 9.0, 1.0], [0, 1, 0, 1, 0]) == 1.0
+    assert low_quantile([9.0, 9.0, 1.0], [1, 1, 0]) > 1.0
+
+
+def test_a_launch_is_known_by_low_laps() -> None:
+    """Spikes of single laps do not move a launch."""
+    (each,) = series(1, count=1)
+    assert location("latency_ms", each) == pytest.approx(1.5, rel=0.06)
+
+
+def test_one_launch_decides_nothing() -> None:
+    """Without two launches a side there is no interval, and no verdict."""
+    found = compare("latency_ms", series(1, count=1), series(2, count=1, case=2.0))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "needs 2" in found.reason
