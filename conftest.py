@@ -8,4 +8,5 @@ pytest_plugins = [
     "fixtures.progress",
     "fixtures.records",
     "fixtures.finish",
+    "fixtures.versus_run",
 ]
