@@ -92,11 +92,11 @@ def test_a_host_there_serves_like_ours(host: Host) -> None:
 
 def test_two_environments_at_once(server: ForeignServer, host: Host, tmp_path: Path) -> None:
     """Hosts of two interpreters live side by side, each with its own environment and with what the run gives all."""
-    with ForeignServer(Interpreter(other_side(tmp_path, LAG="3")), [], {"FROM_US": "no"}, tmp_path) as second:
-        with second.start(30) as other:
-            found = [[each.call(deeds.told, name) for name in ("LAG", "FROM_US")] for each in (host, other)]
-            assert found == [["", "yes"], ["3", "no"]]
-            assert host.pid != other.pid
+    there = Interpreter(other_side(tmp_path, LAG="3"))
+    with ForeignServer(there, [], {"FROM_US": "no"}, tmp_path) as second, second.start(30) as other:
+        found = [[each.call(deeds.told, name) for name in ("LAG", "FROM_US")] for each in (host, other)]
+        assert found == [["", "yes"], ["3", "no"]]
+        assert host.pid != other.pid
 
 
 @pytest.mark.parametrize("end", ["close", deeds.segfault, deeds.hold], ids=str)
@@ -138,7 +138,7 @@ def test_an_interrupted_call_there_is_not_waited_for(server: ForeignServer) -> N
 
 
 def test_nothing_there_outlives_a_killed_parent(tmp_path: Path) -> None:
-    """When pytest is killed, the server there ends, every host of it, one stuck in native code too, and their helpers."""
+    """When pytest is killed, the server there ends with every host, one stuck in native code too, and their helpers."""
     command = [sys.executable, "-c", PARENT, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -156,9 +156,9 @@ def test_nothing_there_outlives_a_killed_parent(tmp_path: Path) -> None:
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     """Where no host can be started, the last words of the other interpreter are the diagnosis."""
     broken = script(tmp_path / "python", "echo 'no such board' >&2; exit 1")
-    with ForeignServer(Interpreter(broken), [], {}, tmp_path / "logs") as server:
-        with pytest.raises(HostDied, match="started no host; its last words: no such board"):
-            server.start(5)
+    wanted = "started no host; its last words: no such board"
+    with ForeignServer(Interpreter(broken), [], {}, tmp_path) as server, pytest.raises(HostDied, match=wanted):
+        server.start(5)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,14 @@ from fixtures.cases import Case
 from fixtures.devices import detect
 from fixtures.interpreter import Interpreter
 from fixtures.opponent import Opponent
+from fixtures.survey import Question
 from fixtures.versus import EFFECT, LOOKS, Answer, Round, centre, confirmed, decide, estimate, interval, series
 from fixtures.versus_options import Versus
 from suites.meta import versus_study
 from suites.meta.runs import Run, Running, arguments, data, interrupt, limits, model, run, traced, until
 from suites.meta.versus_study import Recorded, replay, wilson
 from suites.meta.wrappers import other_side, script
+from targets.api import UserError
 
 TEST = "suites/performance/test_versus.py"
 LAPS = [1.0, 2.0, 4.0] * 20
@@ -27,7 +29,8 @@ LAPS = [1.0, 2.0, 4.0] * 20
 
 def noisy(slowdown: float, deviation: float, count: int, seed: int) -> list[float]:
     """Log ratios of rounds about a true slowdown."""
-    return np.random.default_rng(seed).normal(math.log1p(slowdown), deviation, count).tolist()
+    drawn = np.random.default_rng(seed).normal(math.log1p(slowdown), deviation, count)
+    return [float(each) for each in drawn]
 
 
 @given(st.floats(-0.5, 1.0), st.integers(0, 100))
@@ -257,8 +260,8 @@ def test_bad_input_is_one_sentence(tmp_path: Path, option: str, sentence: str) -
 def test_an_interpreter_that_cannot_import_the_suite(tmp_path: Path) -> None:
     """An interpreter that has the packages and still cannot run the suite's code is refused with its last words."""
     python = script(tmp_path / "python", 'case "$1" in -c) echo glance 3 12;; *) echo "SyntaxError: no" >&2;; esac')
-    with pytest.raises(interpreter.UserError, match="it cannot import this suite: SyntaxError: no"):
-        interpreter.meet(python, interpreter.Question((), detect(), (), ()))
+    with pytest.raises(UserError, match="it cannot import this suite: SyntaxError: no"):
+        interpreter.meet(python, Question((), detect(), (), ()))
 
 
 def test_the_study_reads_what_was_recorded(tmp_path: Path) -> None:

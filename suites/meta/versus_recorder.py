@@ -27,4 +27,4 @@ def record(comparison: Comparison, wanted: Sequence[str]) -> dict[str, list[floa
     return {}
 
 
-Comparison.series = record  # type: ignore[method-assign]
+Comparison.series = record  # type: ignore[method-assign, assignment]

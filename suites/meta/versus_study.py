@@ -120,7 +120,7 @@ def report(recorded: Sequence[Recorded]) -> str:
         name = f"{found.case} {found.metric}"
         spread = float(np.std(ratios, ddof=1))
         lines.append(
-            f"{name}: {len(ratios)} rounds, A/A {value:+.2%} [{low:+.2%}, {high:+.2%}], deviation of a round {spread:.1%}"
+            f"{name}: {len(ratios)} rounds, A/A {value:+.2%} [{low:+.2%}, {high:+.2%}], a round deviates {spread:.1%}"
         )
         for share in SLOWDOWNS:
             verdicts, used = replay(found, share)
