@@ -4,7 +4,9 @@
     python -m suites.meta.versus_study replay laps.jsonl
 
 Recording runs the same interpreter on both sides. Replaying draws stretches of rounds that followed one another, slows
-the laps of one side down by a known share, and lets the suite's own functions decide, the second series included.
+the laps of one side down by a known share, and lets the suite's own functions decide, the second series included. Both
+sides being the same, a stretch is as good with its sides swapped, and is swapped by chance: a mean of the recording that
+is off by chance is so not taken for a true difference. What it was is printed beside it, with its interval.
 """
 
 from __future__ import annotations
@@ -89,13 +91,15 @@ def ended(ratios: Sequence[float]) -> tuple[Answer, int]:
 
 def replay(found: Recorded, share: float, draws: int = DRAWS, seed: int = 0) -> tuple[Counter[str], float]:
     """How often each verdict was given, and the mean number of rounds it took."""
-    ratios = np.array([slowed(each, share).log_ratio for each in found.rounds])
+    ratios = np.array([slowed(each, share).log_ratio for each in found.rounds]) - math.log1p(share)
     generator = np.random.default_rng(seed)
     verdicts: Counter[str] = Counter()
     used = 0
     for _ in range(draws):
         starts = generator.integers(0, len(ratios), math.ceil(2 * LOOKS[-1] / STRETCH))
-        drawn = ratios[(starts[:, None] + np.arange(STRETCH)).ravel() % len(ratios)].tolist()
+        rounds = ratios[(starts[:, None] + np.arange(STRETCH)) % len(ratios)]
+        swapped = generator.choice((-1, 1), (len(starts), 1))
+        drawn = ((swapped * rounds).ravel() + math.log1p(share)).tolist()
         said, count = verdict(drawn[: LOOKS[-1]], drawn[LOOKS[-1] : 2 * LOOKS[-1]])
         verdicts[said] += 1
         used += count
