@@ -4,9 +4,9 @@
     python -m suites.meta.versus_study replay laps.jsonl
 
 Recording runs the same interpreter on both sides. Replaying draws stretches of rounds that followed one another, slows
-the laps of one side down by a known share, and lets the suite's own functions decide, the second series included. Both
-sides being the same, a stretch is as good with its sides swapped, and is swapped by chance: a mean of the recording that
-is off by chance is so not taken for a true difference. What it was is printed beside it, with its interval.
+the laps of one side down by a known share, and lets the suite decide as it does, the second series included. Both sides
+being the same, a stretch is as good with its sides swapped, and is swapped by chance: a mean of the recording that is
+off by chance is so not taken for a true difference. What it was is printed beside it, with its interval.
 """
 
 from __future__ import annotations
