@@ -13,4 +13,5 @@ pytest_plugins = [
     "fixtures.regression",
     "fixtures.calibrate",
     "fixtures.finish",
+    "fixtures.versus_run",
 ]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -71,3 +72,16 @@ def breed(_: object) -> int:
 def modules(_: object) -> list[str]:
     """The top-level packages that this process has imported."""
     return sorted({name.partition(".")[0] for name in sys.modules})
+
+
+def stranger(_: object) -> object:
+    """Return what nobody outside of this process can read."""
+    module = types.ModuleType("only_there")
+    sys.modules["only_there"] = module
+    module.__dict__["Stranger"] = type("Stranger", (), {"__module__": "only_there"})
+    return module.__dict__["Stranger"]()
+
+
+def told(_: object, name: str) -> str:
+    """An environment variable of the host, "" where it has none."""
+    return os.environ.get(name, "")
