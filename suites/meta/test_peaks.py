@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fixtures import peak_store, peaks
+from fixtures import devices, peak_store, peaks
 from fixtures.peak_store import PeakStore, beside_published
 from fixtures.peaks import MIB, Peaks
 from fixtures.profiles import profiles
@@ -182,3 +182,11 @@ def test_every_orin_and_thor_has_published_peaks() -> None:
         rates = [each.fp16_tflop_s for each in plan.published.values()]
         assert rates == sorted(rates)
         assert rates
+
+
+def test_a_plan_tells_the_published_peaks() -> None:
+    """The head of a planned run names what the board can do at most, which no measurement here could tell."""
+    plan = devices.describe(replace(small_device(), name="jetson-orin-nano", detected=False))
+    said = "15W 68.3 GB/s and 10.2 TFLOP/s (FP16, derived); MAXN_SUPER 102.4 GB/s and 16.7 TFLOP/s (FP16, derived)"
+    assert plan[-1] == f"published: {said}"
+    assert not any(line.startswith("published") for line in devices.describe(small_device()))
