@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 
 import pytest
@@ -10,7 +11,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures import charts, llama_bench, report, sequential, steadiness, stopwatch, token_watch
 from fixtures.clock import host_clock
+from fixtures.energy_metrics import Work
 from fixtures.llama_bench import BenchPlan
+from fixtures.measuring import Measuring
 from fixtures.provision import Target
 from fixtures.records import Judge, note_steadiness, spend
 from fixtures.results import CaseRecord
@@ -47,11 +50,15 @@ LATE = 0.95
 
 @pytest.mark.benchmark(timer=host_clock, group="ttft")
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the target dies first
-def test_first_token(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
+def test_first_token(
+    target: Target, judged: Judge, record: CaseRecord, measuring: Measuring, benchmark: BenchmarkFixture
+) -> None:
     """The first token of an answer comes within the device's limits."""
     requests = tuple({**request, "max_tokens": 1} for request in target.subject.mix)
     plan = TokenPlan(requests, FIRST_TOKENS, MOST, TTFT_S, WARM_CAP_S, CAP_S, settle=steadiness.PASSES * len(requests))
-    found = target.call(token_watch.watch, judging(plan, target, judged, "ttft_ms"))
+    plan = judging(plan, target, judged, "ttft_ms")
+    taken = measuring(lambda: target.call(token_watch.watch, plan), "ttft_ms")
+    found = taken.result
     spend(record, found.warm_s, found.measure_s)
     laps = found.samples("ttft_ms")
     played = host_clock.play(laps)
@@ -62,14 +69,16 @@ def test_first_token(target: Target, judged: Judge, record: CaseRecord, benchmar
     note_steadiness(record, "ttft_ms", "ms", laps, len(requests))
     how = f"{len(laps)} requests for one token, {len(requests)} prompts in turn, after {found.warm_laps} to warm up"
     how = found.stop.told(how)
-    judged(Measurement("ttft_ms", unit="ms", samples=laps, how=how, confidence=found.stop.confidence))
+    sure = found.stop.confidence
+    judged(Measurement("ttft_ms", unit="ms", samples=laps, how=how, confidence=sure, invalid=taken.invalid))
 
 
-def test_decode_rate(target: Target, judged: Judge, record: CaseRecord) -> None:
+def test_decode_rate(target: Target, judged: Judge, record: CaseRecord, measuring: Measuring) -> None:
     """Tokens follow one another at the rate that the device's limits ask."""
     subject = target.subject
-    plan = TokenPlan(subject.mix, WHOLE, MOST, DECODE_S, WARM_CAP_S, CAP_S)
-    found = target.call(token_watch.watch, judging(plan, target, judged, *DECODE))
+    plan = judging(TokenPlan(subject.mix, WHOLE, MOST, DECODE_S, WARM_CAP_S, CAP_S), target, judged, *DECODE)
+    taken = measuring(lambda: target.call(token_watch.watch, plan), "decode_tokens_per_s")
+    found = taken.result
     spend(record, found.warm_s, found.measure_s)
     counts = {lap.output_tokens for lap in found.laps}
     if counts != {subject.pinned}:
@@ -82,46 +91,52 @@ def test_decode_rate(target: Target, judged: Judge, record: CaseRecord) -> None:
         "in one piece at the end, so no gap can be measured (is the stream buffered?)"
     )
     sure = found.stop.confidence
+    made = partial(Measurement, confidence=sure, invalid=taken.invalid)
     median = {"": percentile(rates, 0.5, sure)}
     how = found.stop.told(f"{len(found.laps)} requests of {subject.pinned} tokens each, one at a time")
     note_steadiness(record, "tpot_ms", "ms", means, len(subject.mix))
     if gaps:
         report.attach_png("gaps between tokens", charts.latency_histogram(gaps, target.case.id))
     judged(
-        Measurement("itl_ms", unit="ms", samples=gaps, how=f"{len(gaps)} gaps of {how}", confidence=sure),
-        Measurement("tpot_ms", unit="ms", samples=means, how=how, confidence=sure),
-        Measurement("e2e_ms", unit="ms", samples=whole, how=how, confidence=sure),
-        Measurement(
-            "decode_tokens_per_s", unit="/s", samples=rates, estimates=median, how=f"median of {how}", confidence=sure
-        ),
+        made("itl_ms", unit="ms", samples=gaps, how=f"{len(gaps)} gaps of {how}"),
+        made("tpot_ms", unit="ms", samples=means, how=how),
+        made("e2e_ms", unit="ms", samples=whole, how=how),
+        made("decode_tokens_per_s", unit="/s", samples=rates, estimates=median, how=f"median of {how}"),
+        *taken.energies(Work(len(found.laps), sum(lap.output_tokens for lap in found.laps)), judged.metrics),
     )
 
 
-def test_prefill(target: Target, judged: Judge, record: CaseRecord) -> None:
+def test_prefill(target: Target, judged: Judge, record: CaseRecord, measuring: Measuring) -> None:
     """A long prompt is read at the rate that the device's limits ask."""
-    found = prefill(target, judged)
+    plan = prefill(target, judged)
+    taken = measuring(lambda: target.call(token_watch.watch, plan), "prefill_tokens_per_s")
+    found = taken.result
     spend(record, found.warm_s, found.measure_s)
     rates, sure = found.samples("prefill_tokens_per_s"), found.stop.confidence
     sizes = sorted(lap.prompt_tokens for lap in found.laps)
     record.evidence["prefill prompt tokens"] = sizes
     how = f"median of {len(rates)} prompts of {sizes[0]} to {sizes[-1]} tokens: tokens by time to the first token"
     how, median = found.stop.told(how), {"": percentile(rates, 0.5, sure)}
-    judged(Measurement("prefill_tokens_per_s", unit="/s", samples=rates, estimates=median, how=how, confidence=sure))
+    made = partial(Measurement, confidence=sure, invalid=taken.invalid)
+    judged(made("prefill_tokens_per_s", unit="/s", samples=rates, estimates=median, how=how))
 
 
-def test_batches(target: Target, judged: Judge, record: CaseRecord) -> None:
+def test_batches(target: Target, judged: Judge, record: CaseRecord, measuring: Measuring) -> None:
     """Requests answered together bring the tokens a second that the device's limits ask."""
     mix = tuple({**request, "max_tokens": BATCH_TOKENS} for request in target.subject.mix)
     sizes = tuple(size for size in BATCHES if size <= target.session.device.max_batch)
     plans = {size: ThroughputPlan(tuple(islice(cycle(mix), size)), size, THROUGHPUT_S) for size in sizes}
-    found = {size: target.call(stopwatch.throughput, plan) for size, plan in plans.items()}
+    taken = measuring(
+        lambda: {size: target.call(stopwatch.throughput, plan) for size, plan in plans.items()}, "output_tokens_per_s"
+    )
+    found = taken.result
     spend(record, sum(one.warm_s for one in found.values()), sum(one.measure_s for one in found.values()))
     rates = {size: one.per_s * BATCH_TOKENS for size, one in found.items()}
     best = max(rates, key=lambda size: rates[size])
     estimates = {f"batch{size}": Estimate(rate, n=len(found[size].laps_ms)) for size, rate in rates.items()}
     estimates["best"] = estimates[f"batch{best}"]
     how = f"whole batches of {', '.join(map(str, sizes))}, {BATCH_TOKENS} tokens each; best at batch {best}"
-    judged(Measurement("output_tokens_per_s", unit="/s", estimates=estimates, how=how))
+    judged(Measurement("output_tokens_per_s", unit="/s", estimates=estimates, how=how, invalid=taken.invalid))
 
 
 def test_acceptance(target: Target, judged: Judge) -> None:
@@ -178,12 +193,12 @@ def judging(plan: TokenPlan, target: Target, judged: Judge, *metrics: str) -> To
     return replace(plan, goals=goals, patience_s=budget, cap_s=max(plan.cap_s, budget))
 
 
-def prefill(target: Target, judged: Judge) -> token_watch.TokenLaps:
+def prefill(target: Target, judged: Judge) -> TokenPlan:
     """Long prompts, one token each; warm and then one lap a prompt."""
     count = PREFILLS if sequential.goals(judged.limits, "prefill_tokens_per_s") else WHOLE
     requests = tuple(long_prompts(target, count, 1))
     plan = TokenPlan(requests, WHOLE, count, 0.0, 0.2, CAP_S)
-    return target.call(token_watch.watch, judging(plan, target, judged, "prefill_tokens_per_s"))
+    return judging(plan, target, judged, "prefill_tokens_per_s")
 
 
 def long_prompts(target: Target, count: int, output: int) -> list[Request]:

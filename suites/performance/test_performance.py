@@ -7,6 +7,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures import charts, guest, report, sequential, steadiness, stopwatch
 from fixtures.clock import host_clock
+from fixtures.energy_metrics import Work
+from fixtures.measuring import Measuring
 from fixtures.metrics import BATCH_SIZES
 from fixtures.provision import Target
 from fixtures.records import Judge, note_steadiness, spend
@@ -40,7 +42,9 @@ def test_load(target: Target, judged: Judge, record: CaseRecord) -> None:
 @pytest.mark.families("encoder")
 @pytest.mark.benchmark(timer=host_clock, group="latency")
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")  # where the target dies first
-def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: BenchmarkFixture) -> None:
+def test_latency(
+    target: Target, judged: Judge, record: CaseRecord, measuring: Measuring, benchmark: BenchmarkFixture
+) -> None:
     """Latency at batch 1 over a mix of lengths stays within the device's limits."""
     goals, budget = sequential.goals(judged.limits, "latency_ms"), target.session.options.sampling.budget_s
     mix = target.subject.mix
@@ -55,7 +59,8 @@ def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: B
         budget,
         settle=steadiness.PASSES * len(mix),
     )
-    laps = target.call(stopwatch.latency, plan)
+    taken = measuring(lambda: target.call(stopwatch.latency, plan), "latency_ms")
+    laps = taken.result
     spend(record, laps.warm_s, laps.measure_s)
     played = host_clock.play(laps.ms)
     benchmark.extra_info["case"] = target.case.id
@@ -66,21 +71,35 @@ def test_latency(target: Target, judged: Judge, record: CaseRecord, benchmark: B
     report.attach_png("latency histogram", charts.latency_histogram(laps.ms, target.case.id))
     how = f"{len(laps.ms)} requests one at a time after {laps.warm_laps} warm-up laps, {len(mix)} texts in turn"
     how = laps.stop.told(how)
-    judged(Measurement("latency_ms", unit="ms", samples=laps.ms, how=how, confidence=laps.stop.confidence))
+    judged(
+        Measurement(
+            "latency_ms",
+            unit="ms",
+            samples=laps.ms,
+            how=how,
+            confidence=laps.stop.confidence,
+            invalid=taken.invalid,
+        ),
+        *taken.energies(Work(len(laps.ms)), judged.metrics),
+    )
 
 
 @pytest.mark.families("encoder")
-def test_throughput(target: Target, judged: Judge, record: CaseRecord) -> None:
+def test_throughput(target: Target, judged: Judge, record: CaseRecord, measuring: Measuring) -> None:
     """Throughput at batch sizes 1 to 32, as far as the device allows, reaches the device's limits."""
     mix = target.subject.mix
     sizes = tuple(size for size in BATCH_SIZES if size <= target.session.device.max_batch)
-    found = {size: target.call(stopwatch.throughput, ThroughputPlan(mix, size, THROUGHPUT_S)) for size in sizes}
+    plans = {size: ThroughputPlan(mix, size, THROUGHPUT_S) for size in sizes}
+    taken = measuring(
+        lambda: {size: target.call(stopwatch.throughput, plan) for size, plan in plans.items()}, "throughput_per_s"
+    )
+    found = taken.result
     spend(record, sum(one.warm_s for one in found.values()), sum(one.measure_s for one in found.values()))
     best = max(found, key=lambda size: found[size].per_s)
     by_size = {f"batch{size}": Estimate(one.per_s, n=len(one.laps_ms)) for size, one in found.items()}
     by_size["best"] = by_size[f"batch{best}"]
     how = f"whole batches of {', '.join(map(str, sizes))} for at least {THROUGHPUT_S} s each; best at batch {best}"
-    judged(Measurement("throughput_per_s", unit="/s", estimates=by_size, how=how))
+    judged(Measurement("throughput_per_s", unit="/s", estimates=by_size, how=how, invalid=taken.invalid))
 
 
 def test_memory(target: Target, judged: Judge) -> None:
