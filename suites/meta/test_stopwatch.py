@@ -131,7 +131,7 @@ def test_budget_and_bounds(ms: float, least: int, extra: int, budget_s: float, c
 def test_a_decided_limit_ends_it(clock: Clock, bound: float) -> None:
     """Laps end at the first look, after whole passes, that decides the limit, long before the budget."""
     goal = Goal("latency_ms", "p50", "max", bound)
-    asked = replace(plan(least=10), goals=(goal,), patience_s=60.0)
+    asked = replace(plan(least=10, budget_s=1.0), goals=(goal,), patience_s=60.0)
     found = stopwatch.latency(Machine(clock, steady(2.0)).guest, asked)
     assert (len(found.ms), found.stop.looks, found.stop.decided) == (16, 1, True)
     assert found.stop.confidence == pytest.approx(0.975)

@@ -20,7 +20,7 @@ from fixtures.subjects import WEIGHTS
 from fixtures.verdict import Measurement
 
 LATENCY_S = 0.8
-"""Seconds of laps where no limit asks for more, and at most, where one is decided, to see whether they are steady."""
+"""Seconds of laps where no limit asks for more; half of them, where one is decided, to see whether laps are steady."""
 THROUGHPUT_S = 0.06
 LEAST, MOST = min_samples(0.95), 1000
 MOST_JUDGED = 20_000
