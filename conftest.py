@@ -7,5 +7,6 @@ pytest_plugins = [
     "fixtures.provision",
     "fixtures.progress",
     "fixtures.records",
+    "fixtures.parallel",
     "fixtures.finish",
 ]
