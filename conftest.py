@@ -7,6 +7,7 @@ pytest_plugins = [
     "fixtures.provision",
     "fixtures.progress",
     "fixtures.records",
-    "fixtures.parallel",
     "fixtures.finish",
+    "fixtures.parallel",
+    "fixtures.fleet",
 ]
