@@ -10,4 +10,5 @@ pytest_plugins = [
     "fixtures.finish",
     "fixtures.parallel",
     "fixtures.fleet",
+    "fixtures.power_run",
 ]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,8 @@ def test_memory_that_cannot_be_read_has_no_slope() -> None:
 
 @dataclass
 class Summary:
+    """A channel of telemetry over a window."""
+
     median: float
 
 
@@ -185,7 +188,7 @@ def test_a_window_holds_whole_passes() -> None:
     assert all(each.requests % 7 == 0 for each in found)
     assert sum(each.requests for each in found) == len(runner.asked)
     assert all(each.end_ns - each.start_ns >= 0.01 * S for each in found)
-    assert all(a.end_ns <= b.start_ns for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end_ns <= b.start_ns for a, b in pairwise(found))
     assert [span.phase for span in guest.spans.take()] == ["measure"]
     assert found[0].memory_mb is not None
     assert found[0].memory_mb > 1
