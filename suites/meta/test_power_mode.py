@@ -241,7 +241,7 @@ def test_the_mode_is_restored_however_a_run_ends(tmp_path: Path, how: Callable[[
 
 @ROOT_ONLY
 def test_after_kill_9_the_next_run_restores(tmp_path: Path) -> None:
-    """A run killed with -9 leaves the mode behind; the next run, whatever it asks for, restores it first and says so."""
+    """A run killed with -9 leaves the mode behind; the next run, whatever it asks for, restores it and says so."""
     running, root = started(tmp_path, "--power-mode=15W", technique="slow")
     assert until(lambda: bool(traced(tmp_path / "trace", "busy")))
     running.process.kill()
