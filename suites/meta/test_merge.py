@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -75,7 +76,7 @@ def test_a_merged_file_can_be_merged_again(tmp_path: Path) -> None:
         ({}, ["nano one", "nano two"]),
     ],
 )
-def test_two_boards_of_a_kind_are_told_apart(tmp_path: Path, differing: dict[str, str], names: list[str]) -> None:
+def test_two_boards_of_a_kind_are_told_apart(tmp_path: Path, differing: dict[str, Any], names: list[str]) -> None:
     """Boards of one profile are called by their power mode, else their serial number, else their file."""
     one = write(tmp_path / "one.json", "nano", **{"serial": "000000000000", **differing})
     two = write(tmp_path / "two.json", "nano", serial="000000000000", slower=2)

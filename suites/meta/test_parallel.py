@@ -16,7 +16,6 @@ pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install 
 
 MODELS = ("small", "third", "tiny")
 QUICK = ("suites/accuracy/test_accuracy.py::test_score", "suites/conformance/test_any_target.py::test_determinism")
-FEW = "--samples=12"
 NO_REPORT = "-pno:allure_pytest"  # drawing charts takes longer than all else
 
 
@@ -112,7 +111,7 @@ def slow(folder: Path) -> Running:
     """A spread run with time to kill something: `slow` is the last of each model."""
     words = ready(folder, "plain", "slow", models=("small",))
     there = {"FAKE_TRACE": str(folder / "fake"), "MODELS_TRACE": str(folder / "trace")}
-    running = Running(folder / "build", *words, *QUICK, NO_REPORT, FEW, "-n=2", environment=there)
+    running = Running(folder / "build", *words, *QUICK, NO_REPORT, "-n=2", environment=there)
     assert until(lambda: [name for name, _ in traced(folder / "fake", "busy")].count("slow") == 2)
     return running
 
@@ -131,11 +130,11 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
     assert {status for name, status in statuses.items() if "slow" in name} == {"interrupted"}
     assert until(lambda: not running.kin(), 5), running.kin()
     words = ready(tmp_path, "plain", "slow", models=("small",))
-    again = run(tmp_path / "build", *words, *QUICK, NO_REPORT, FEW, "-n=2", "--resume")
+    again = run(tmp_path / "build", *words, *QUICK, NO_REPORT, "-n=2", "--resume")
     assert again.code == 0, again.output
     assert "resumed: 2 finished cases are kept, 2 are left" in again.output
     assert {case["status"] for case in again.results["cases"]} == {"passed"}
-    assert len(again.lines("answers.jsonl")) == 4 * 12
+    assert len(again.lines("answers.jsonl")) == 4 * 40
 
 
 def test_a_killed_worker_costs_its_case_only(tmp_path: Path) -> None:
