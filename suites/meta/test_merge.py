@@ -16,7 +16,7 @@ from fixtures import merge
 from fixtures.fleet import sentence
 from fixtures.results import Results
 from suites.meta import sample_records
-from suites.meta.runs import ROOT, Run, Running, arguments, run, traced, until
+from suites.meta.runs import ROOT, Run, Running, arguments, data, run, traced, until
 from targets.api import UserError
 
 QUICK = ("-pno:allure_pytest", "suites/accuracy/test_accuracy.py::test_score")
@@ -159,10 +159,11 @@ def test_what_a_board_died_of_is_one_sentence() -> None:
     assert "pip install" in sentence("ModuleNotFoundError: No module named 'execnet'")
 
 
-def fleet(folder: Path, *words: str, technique: str = "plain,twin") -> Running:
+def fleet(folder: Path, *words: str, technique: str = "plain,twin", examples: int = 40) -> Running:
     """Two boards on this machine."""
     pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[parallel]'")
     asked = [*arguments(folder, *technique.split(",")), *QUICK, "--dist=each", "--tx=2*popen", *words]
+    data(folder / "data.tsv", examples)
     return Running(folder / "build", *asked, environment={"FAKE_TRACE": str(folder / "trace")})
 
 
@@ -221,8 +222,8 @@ def test_a_board_that_refuses_is_named(tmp_path: Path) -> None:
 
 def test_a_board_that_dies_loses_what_it_had_not_sent_only(tmp_path: Path) -> None:
     """After kill -9 on a board its ended cases are kept, the one under way is marked, the other board is whole."""
-    running = fleet(tmp_path, "suites/conformance/test_any_target.py::test_determinism", technique="plain,slow")
-    assert until(lambda: [name for name, _ in traced(tmp_path / "trace", "busy")].count("slow") == 2)
+    running = fleet(tmp_path, technique="plain,slow", examples=400)
+    assert until(lambda: "slow" in dict(traced(tmp_path / "trace", "busy")))
     host = traced(tmp_path / "trace", "busy")[-1][1]
     victim = next(
         parent for parent in psutil.Process(host).parents() if "multiprocessing" not in " ".join(parent.cmdline())

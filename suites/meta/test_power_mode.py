@@ -230,8 +230,8 @@ def test_a_mode_that_cannot_be_set_stops_the_run(tmp_path: Path, mode: str, said
 )
 def test_the_mode_is_restored_however_a_run_ends(tmp_path: Path, how: Callable[[Running], object]) -> None:
     """Ctrl-C, SIGTERM and a closed terminal leave the board in its own mode."""
-    running, root = started(tmp_path, "--power-mode=15W", technique="slow")
-    assert until(lambda: bool(traced(tmp_path / "trace", "busy")))
+    running, root = started(tmp_path, "--power-mode=15W", technique="hang")
+    assert until(lambda: bool(traced(tmp_path / "trace")))
     assert current(root) == "15W"
     how(running)
     assert running.wait().code != 0
@@ -242,8 +242,8 @@ def test_the_mode_is_restored_however_a_run_ends(tmp_path: Path, how: Callable[[
 @ROOT_ONLY
 def test_after_kill_9_the_next_run_restores(tmp_path: Path) -> None:
     """A run killed with -9 leaves the mode behind; the next run, whatever it asks for, restores it and says so."""
-    running, root = started(tmp_path, "--power-mode=15W", technique="slow")
-    assert until(lambda: bool(traced(tmp_path / "trace", "busy")))
+    running, root = started(tmp_path, "--power-mode=15W", technique="hang")
+    assert until(lambda: bool(traced(tmp_path / "trace")))
     running.process.kill()
     running.end()
     assert current(root) == "15W"
