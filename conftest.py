@@ -14,4 +14,7 @@ pytest_plugins = [
     "fixtures.calibrate",
     "fixtures.finish",
     "fixtures.versus_run",
+    "fixtures.parallel",
+    "fixtures.fleet",
+    "fixtures.power_run",
 ]

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from suites.meta.runs import Run, Running, arguments, interrupt, traced, until
+from fixtures import models
+from fixtures.cases import Case
+from fixtures.session import Session
+from fixtures.subjects import Subject
+from suites.meta.runs import Run, Running, arguments, interrupt, run, traced, until
 
 ORDER = ("plain", "load-error", "parent", "slow")
+TORN = "--targets=suites.meta.torn"
 QUICK = (
     "-pno:allure_pytest",  # drawing charts takes longer than all else
     "suites/performance/test_performance.py::test_load",
@@ -184,3 +192,76 @@ def test_an_interrupted_run_can_be_resumed(interrupted: tuple[Scene, Running, Ru
     found = there.start("--resume").wait()
     assert [name for name, _ in traced(there.trace)][-2:] == ["parent", "slow"]
     assert [case["status"] for case in found.results["cases"]] == ["passed", "failed", "passed", "passed"]
+
+
+@pytest.fixture(scope="module")
+def torn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Run, Run, bytes]:
+    """A run killed amid writing its second record, the run that resumed it, and the journal in between."""
+    there = scene(tmp_path_factory)
+    names = ("plain", "twin", "load-error")
+    cut = there.start(TORN, techniques=names).wait()
+    journal = (there.folder / "build" / "journal.jsonl").read_bytes()
+    return there, cut, there.start("--resume", TORN, techniques=names).wait(), journal
+
+
+def test_a_record_cut_short_is_run_again(torn: tuple[Scene, Run, Run, bytes]) -> None:
+    """After kill -9 amid a write the whole records are kept, the torn one is run again, and the journal is whole."""
+    there, cut, resumed, journal = torn
+    assert cut.code == -signal.SIGKILL
+    assert not journal.endswith(b"\n")
+    assert len(journal.splitlines()) == 3
+    assert "1 finished cases are kept, 2 are left" in resumed.output
+    assert [name for name, _ in traced(there.trace)] == ["plain", "load-error", "load-error", "twin"]
+    _header, *lines = resumed.lines("journal.jsonl")
+    assert [line["id"] for line in lines] == [case["id"] for case in resumed.results["cases"]]
+    assert len(lines) == 3
+
+
+def test_a_reboot_does_not_hinder_a_resumed_run(torn: tuple[Scene, Run, Run, bytes]) -> None:
+    """What a run must share with the one it resumes holds nothing that a reboot changes: no boot id, no process."""
+    header = json.loads(torn[3].splitlines()[0])
+    assert set(header["key"]) == {"device", "power_mode", "options", "files", "models", "environment"}
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if boot.exists():
+        assert boot.read_text().strip() not in json.dumps(header)
+
+
+def test_resume_compares_contents(tmp_path: Path) -> None:
+    """A model or a prompts file that changed under its name is another run: refused, and named."""
+    (tmp_path / "prompts.txt").write_text("once upon a time\n")
+    words = [*arguments(tmp_path, "plain"), *QUICK, f"--prompts={tmp_path / 'prompts.txt'}"]
+    assert run(tmp_path / "build", *words).code == 0
+    assert run(tmp_path / "build", *words, "--resume").code == 0
+    (tmp_path / "prompts.txt").write_text("once upon another time\n")
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    refused = run(tmp_path / "build", *words, "--resume")
+    assert refused.code == pytest.ExitCode.USAGE_ERROR
+    (error,) = refused.errors
+    assert "models.sentiment/tiny was" in error
+    assert "prompts.txt was" in error
+
+
+@dataclass
+class Asked:
+    """As much of a session as tells which files are the user's own."""
+
+    cases: list[Case]
+    build: Path
+
+    def subject(self, case: Case) -> Subject:
+        options = SimpleNamespace(cache=self.build, offline=True, trust_pickle=False)
+        found = models.own_gguf(case.task, self.build / "own.gguf")
+        return Subject(found, options, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_a_gguf_is_compared_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of a run over a GGUF of one's own holds the sha256 of its content, whatever its name."""
+    monkeypatch.setattr(models, "_check_gguf", lambda _: None)
+    monkeypatch.setattr("fixtures.models.gguf_file.shards", lambda path: [path])
+    asked = Asked([Case("generation", "own", "llama-cpp-python", "as-is")], tmp_path)
+    found = []
+    for content in (b"some", b"other"):
+        (tmp_path / "own.gguf").write_bytes(content)
+        found.append(Session.own_digests(asked))  # type: ignore[arg-type]
+    assert found == [{"generation/own": sha256(content).hexdigest()} for content in (b"some", b"other")]
