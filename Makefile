@@ -18,7 +18,7 @@ LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
 export LLAMA_CPP_DIR ?= $(TOOLS)
 
-.PHONY: bench test report models lint clean llama-tools
+.PHONY: bench test power report models lint clean llama-tools
 
 bench: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
@@ -26,6 +26,10 @@ bench: .venv/installed .venv/llama node_modules/.installed
 
 test: .venv/installed .venv/llama
 	$(BIN)/python -m pytest suites/meta $(ARGS)
+
+# How well the suite itself sees: false alarms and detections of its gate, every planted fault. Some 40 minutes.
+power: .venv/installed .venv/llama
+	$(BIN)/python -m suites.meta.power $(BUILD)/power $(ARGS)
 
 report: node_modules/.installed
 	$(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report

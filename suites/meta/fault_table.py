@@ -57,6 +57,21 @@ class Row:
         return bool(self.caught_by) and (self.record.status in ("failed", "crashed") or bool(self.invalid))
 
     @property
+    def by_suite(self) -> dict[str, list[str]]:
+        """What told of the fault, by suite."""
+        found: dict[str, list[str]] = {}
+        for check, text in self.record.checks.items():
+            path, _, name = check.rpartition("::")
+            if text.startswith("failed") or name in self.invalid:
+                found.setdefault(path.partition("/")[0], []).append(name.removeprefix("test_"))
+        return found
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of testing until the first check failed; None where none did."""
+        return self.record.evidence.get("seconds until red")
+
+    @property
     def verdict(self) -> str:
         """The first line of what the expected check said, else of the record's reason."""
         said = {check.rpartition("::")[2]: text for check, text in self.record.checks.items()} | self.invalid
@@ -90,26 +105,31 @@ def never_red(cases: Sequence[CaseRecord]) -> list[str]:
 def table(path: Path) -> str:
     """The table of a results file. Raises UserError if it cannot be read."""
     cases = Results.read(path).cases
-    lines = [("fault", "task", "", "checks that failed", "first verdict")]
+    found = rows(cases)
+    lines = [("fault", "task", "", "red after s", "by suite: checks; first verdict")]
     lines += [
         (
             row.fault.name,
             row.record.task,
             row.mark,
-            ", ".join((*row.red, *row.invalid)).replace("test_", ""),
-            short(row.verdict),
+            "" if row.seconds is None else f"{row.seconds:.1f}",
+            "; ".join(f"{suite}: {', '.join(names)}" for suite, names in row.by_suite.items()),
         )
-        for row in rows(cases)
+        for row in found
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    text = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False))
-        + f"  {line[3]}"
-        + (f"\n{' ' * (sum(widths) + 6)}{line[4]}" if line[4] else "")
-        for line in lines
-    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, (*widths, 0), strict=True)) for line in lines]
+    for place, row in enumerate(found, 1):
+        text[place] += f"\n{' ' * (sum(widths) + 8)}{short(row.verdict)}" if row.verdict else ""
+    missed = ", ".join(f"{row.fault.name}-{row.record.task}" for row in found if row.mark == "MISSED")
     untried = ", ".join(never_red(cases)).replace("test_", "")
-    return "\n".join([*text, f"checks that no fault turned red: {untried or 'none'}"])
+    return "\n".join(
+        [
+            *(line.rstrip() for line in text),
+            f"faults that nothing caught: {missed or 'none'}",
+            f"checks that no fault turned red: {untried or 'none'}",
+        ]
+    )
 
 
 def short(text: str) -> str:

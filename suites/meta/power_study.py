@@ -20,6 +20,7 @@ import numpy as np
 from fixtures.calibrate import TIME
 from fixtures.comparison import compare, confirm
 from fixtures.launch import Launch
+from fixtures.shares import wilson
 from fixtures.thresholds import Limit
 from fixtures.verdict import Measurement, Outcome, judge
 
@@ -40,16 +41,8 @@ class Rate:
     def __str__(self) -> str:
         if not self.n:
             return "n/a"
-        low, high = wilson(self.count, self.n)
-        return f"{self.count / self.n:6.1%} [{low:.1%}, {high:.1%}]"
-
-
-def wilson(count: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of Wilson's score."""
-    share, scale = count / n, 1 + z * z / n
-    middle = (share + z * z / (2 * n)) / scale
-    reach = z / scale * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+        found = wilson(self.count, self.n)
+        return f"{found.value:6.1%} [{found.low:.1%}, {found.high:.1%}]"
 
 
 def slowed(launch: Launch, share: float) -> Launch:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,56 +11,21 @@ import pytest
 from fixtures.options import ROOT
 from fixtures.results import CaseRecord, Results
 from fixtures.verdict import Outcome, Verdict
-from suites.meta import generator_faults  # noqa: F401 - files its faults
 from suites.meta.fault_catalogue import FAULTS, SOUND, fault, sound
 from suites.meta.fault_kit import Fault
+from suites.meta.fault_run import ALL_TASKS, LIMIT_S, run_all
 from suites.meta.fault_table import TABLE, Row, never_red, rows, table
-from targets.registry import tasks
 
 CELLS = [(each, task) for each in FAULTS.values() for task in each.tasks]
 PLANTED = [cell for cell in CELLS if cell[0].name != SOUND]
-ALL_TASKS = FAULTS[SOUND].tasks
-CHECKS = (
-    "not test_size and not latency and not throughput and (not speedup or slow or sound) and not (slow and conformance)"
-)
-"""What runs: all but the checks without a limit here, and what takes long only where it tells something."""
-TOKEN_CHECKS = (
-    "not acceptance and not grows and not test_size and not first_token and not prefill and not batches"
-    " and not llama_bench and not odd_prompts and not reloading and (not decode_rate or late or remembered or sound)"
-    " and (not speedup or slow) and not (slow and conformance)"
-)
-"""As above, for generators; what other faults have shown to work is left to them."""
-LIMIT_S = 900
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Results:
-    """The suites over all planted faults, in processes of their own; one Results of both."""
-    encoders = [task for task in ALL_TASKS if tasks[task].family == "encoder"]
-    generators = [task for task in ALL_TASKS if task not in encoders]
-    found = suites_over(tmp_path_factory.mktemp("encoders"), encoders, CHECKS, "--samples=60")
-    others = suites_over(tmp_path_factory.mktemp("generators"), generators, TOKEN_CHECKS, "--samples=16")
-    both = replace(found, cases=[*found.cases, *others.cases])
-    both.write(path := tmp_path_factory.mktemp("faults") / "results.json")
-    pytestconfig.stash[TABLE] = table(path)
-    return both
-
-
-def suites_over(build: Path, wanted: Sequence[str], checks: str, *options: str) -> Results:
-    """One run over the faults of these tasks."""
-    command = [
-        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "--offline"),
-        "--targets=suites.meta.faults",
-        f"--backend={','.join(f'faulty-{task}' for task in wanted)}",
-        f"--thresholds={ROOT / 'suites/meta/faults_thresholds.yaml'}",
-        *(*options, "--call-timeout=15", f"--build={build}", "-k", checks),
-    ]
-    # a passive wait: threads that spin for work would fight with whatever else runs on this machine
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTEST_ADDOPTS": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
-    path = build / "results.json"
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return Results.read(path)
+    """The suites over all planted faults."""
+    found = run_all(folder := tmp_path_factory.mktemp("faults"))
+    pytestconfig.stash[TABLE] = table(folder / "results.json")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +104,13 @@ def test_checks_that_never_fail_are_told() -> None:
 
 
 def test_table_names_fault_checks_and_verdict(tmp_path: Path) -> None:
-    """The table shows each fault with its task, the checks that failed and the first sentence of the expected one."""
+    """The table shows each fault with its task, when and by which checks it was caught, and what they said."""
     failed = row("call-leak", "failed", test_load="failed: x", test_calls_leak_nothing="failed: it grew by 32 MB")
+    failed.record.evidence["seconds until red"] = 3.21
     Results({}, {}, {}, [failed.record]).write(tmp_path / "results.json")
     text = " ".join(table(tmp_path / "results.json").split())
-    assert "call-leak sentiment caught load, calls_leak_nothing it grew by 32 MB checks" in text
+    assert "call-leak sentiment caught 3.2 conformance: load, calls_leak_nothing it grew by 32 MB faults" in text
+    assert "faults that nothing caught: none checks that no fault turned red: none" in text
 
 
 def test_fault_names_are_unique() -> None:

@@ -19,7 +19,7 @@ from fixtures.versus import EFFECT, LOOKS, Answer, Round, centre, confirmed, dec
 from fixtures.versus_options import Versus
 from suites.meta import versus_study
 from suites.meta.runs import Run, Running, arguments, data, interrupt, limits, model, run, traced, until
-from suites.meta.versus_study import Recorded, replay, wilson
+from suites.meta.versus_study import Recorded, replay
 from suites.meta.wrappers import other_side, script
 from targets.api import UserError
 
@@ -121,12 +121,6 @@ def test_red_needs_a_second_series() -> None:
     assert series(slow) is Answer.SLOWER
     assert confirmed(slow, noisy(0.05, 0.003, 6, 3))
     assert not confirmed(slow, same)
-
-
-def test_wilson() -> None:
-    """The interval of a share is Wilson's: his formula's values for 0 of 10 and 5 of 10."""
-    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert wilson(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
 
 
 def test_the_other_side_tells_why_not() -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixtures.shares import wilson
 from fixtures.versus import LOOKS, Answer, Round, confirmed, interval, series
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,13 +107,6 @@ def replay(found: Recorded, share: float, draws: int = DRAWS, seed: int = 0) -> 
     return verdicts, used / draws
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    z, share = 1.959964, hits / n
-    middle, reach = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle - reach) / (1 + z * z / n), (middle + reach) / (1 + z * z / n)
-
-
 def report(recorded: Sequence[Recorded]) -> str:
     """The table: red at each slowdown with its interval, seconds measured a decision and side, and A/A itself."""
     lines = [
@@ -129,10 +123,10 @@ def report(recorded: Sequence[Recorded]) -> str:
         for share in SLOWDOWNS:
             verdicts, used = replay(found, share)
             hits, total = verdicts[Answer.SLOWER.value], sum(verdicts.values())
-            low, high = wilson(hits, total)
+            red = wilson(hits, total)
             unclear = verdicts[Answer.UNCLEAR.value] / total
             lines.append(
-                f"{'':<58}{share:>9.0%}{hits / total:>8.1%}{f'[{low:.1%}, {high:.1%}]':>18}{unclear:>9.1%}"
+                f"{'':<58}{share:>9.0%}{hits / total:>8.1%}{f'[{red.low:.1%}, {red.high:.1%}]':>18}{unclear:>9.1%}"
                 f"{used:>8.1f}{used * found.seconds:>8.1f}"
             )
     return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""The suite's own power, measured on this machine: `python -m suites.meta.power FOLDER [PART ...]`.
+
+    faults   plants every fault and prints which suite caught it, by which check, after how many seconds
+    laps     records real laps for `gate` into FOLDER; each further time adds to what is there
+    gate     replays those laps with slowdowns: how often each mode of the gate cries wolf, how often it sees them
+    again    runs the whole matrix against its own baseline, five times
+
+Without parts: laps, gate and faults. Nothing else should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fixtures.options import ROOT
+from suites.meta import fault_run, fault_table, power_laps, power_study, versus_study
+
+SESSIONS, ROUNDS, TRIALS = 4, 24, 200
+AGAIN = 5
+STORED, VERSUS = "gate.jsonl", "versus.jsonl"
+
+
+def faults(folder: Path) -> str:
+    """The fault catalogue as a matrix."""
+    fault_run.run_all(folder / "faults")
+    return fault_table.table(folder / "faults/results.json")
+
+
+def laps(folder: Path) -> str:
+    """Record real laps: of sessions against a yardstick, and of two sides in turns."""
+    power_laps.main([str(folder / STORED), str(SESSIONS)])
+    status = versus_study.record(folder / VERSUS, ROUNDS, folder / "versus")
+    return f"laps are in {folder}" + (f"; the run in turns ended with status {status}" if status else "")
+
+
+def gate(folder: Path) -> str:
+    """The gate's false alarms and detections, with the seconds that each decision took."""
+    stored, versus = folder / STORED, folder / VERSUS
+    if missing := [path for path in (stored, versus) if not path.exists()]:
+        return f"{missing[0]} is not there: record laps first (part `laps`)"
+    return "\n\n".join(
+        (power_study.table(power_study.read(stored), TRIALS), versus_study.report(versus_study.read(versus)))
+    )
+
+
+def again(folder: Path) -> str:
+    """Record a baseline of the whole matrix, and hold it against itself."""
+    lines = []
+    for number in range(AGAIN + 1):
+        option = "--baseline" if number else "--record-baseline"
+        command = [sys.executable, "-m", "pytest", "-q", f"{option}={folder / 'baseline'}"]
+        command.append(f"--build={folder / f'again-{number}'}")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        last = (done.stdout.strip().splitlines() or ["nothing was printed"])[-1]
+        lines.append(f"run {number} ({option}): status {done.returncode}, {last}")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[Path], str]] = {"laps": laps, "gate": gate, "faults": faults, "again": again}
+DEFAULT = ("laps", "gate", "faults")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the tables of the parts asked for."""
+    unknown = [part for part in arguments[1:] if part not in PARTS]
+    if not arguments or unknown:
+        said = f"unknown part {', '.join(unknown)}; the parts are {', '.join(PARTS)}" if unknown else str(__doc__)
+        print(said, file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in arguments[1:] or DEFAULT:
+        print(f"{part.upper()}\n{PARTS[part](folder)}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
