@@ -15,6 +15,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fixtures.guest import Guest, evidence, peak_memory_mb
+from targets.api import Evidence
+
 Deed: TypeAlias = Callable[[Any], Any]
 
 
@@ -85,3 +88,31 @@ def stranger(_: object) -> object:
 def told(_: object, name: str) -> str:
     """An environment variable of the host, "" where it has none."""
     return os.environ.get(name, "")
+
+
+class Hoarder:
+    """A target whose proof takes 200 MB, and gives them back."""
+
+    def evidence(self) -> Evidence:
+        """Nothing is proved."""
+        fill(200)
+        return Evidence({}, {})
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def fill(megabytes: int) -> None:
+    """Touch this much memory, and let it go."""
+    assert max(bytearray(b"x") * (megabytes * 2**20)) == ord("x")
+
+
+def peaks(guest: Guest) -> tuple[float, float, float]:
+    """The target's peak in MB before its proof, after it, and after 100 MB of its own."""
+    hoarder: Any = Hoarder()
+    guest.runner = hoarder
+    before = peak_memory_mb(guest)
+    evidence(guest)
+    after = peak_memory_mb(guest)
+    fill(100)
+    return before, after, peak_memory_mb(guest)

@@ -237,3 +237,12 @@ def test_a_target_that_dies_twice_is_given_up(deaths: Run) -> None:
         assert second.startswith("failed")
         assert rest.startswith("skipped: not run: the target died 2 times")
         assert all(diagnosis in text for text in (first, second, rest))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system can begin a peak anew")
+def test_a_proof_is_no_part_of_the_peak(tmp_path: Path) -> None:
+    """Memory that is taken to prove what runs does not count as the target's, what it takes later does."""
+    with ForkServer([], {}, tmp_path).start(30) as host:
+        before, after, later = host.call(deeds.peaks)
+    assert after - before < 50
+    assert 80 < later - after < 150
