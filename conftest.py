@@ -9,6 +9,7 @@ pytest_plugins = [
     "fixtures.meter",
     "fixtures.progress",
     "fixtures.records",
+    "fixtures.judging",
     "fixtures.measuring",
     "fixtures.regression",
     "fixtures.calibrate",

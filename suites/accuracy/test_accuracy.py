@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from fixtures import report
+from fixtures.judging import Judge
 from fixtures.provision import Target
 from fixtures.quality import contract, evaluate, marks
-from fixtures.records import Judge, keep_answers
+from fixtures.records import keep_answers
 from fixtures.results import CaseRecord
 from fixtures.shares import mcnemar, wilson
 from fixtures.statistics import Estimate, scores

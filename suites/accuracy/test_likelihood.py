@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fixtures.judging import Judge
 from fixtures.provision import Target
 from fixtures.quality import contract, shared_prefix
-from fixtures.records import Judge
 from fixtures.results import CaseRecord
 from fixtures.statistics import Estimate, scores
 from fixtures.verdict import Measurement

@@ -3,8 +3,8 @@
 from functools import partial
 from types import SimpleNamespace
 
-from fixtures import journal, records
+from fixtures import book, journal
 
-vars(records)["prepare_build_folder"] = partial(
+vars(book)["prepare_build_folder"] = partial(
     journal.prepare_build_folder, disk_usage=lambda _: SimpleNamespace(free=2**20)
 )

@@ -8,10 +8,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from fixtures import charts, guest, report, sequential, steadiness, stopwatch
 from fixtures.clock import host_clock
 from fixtures.energy_metrics import Work
+from fixtures.judging import Judge, note_steadiness, spend
 from fixtures.measuring import Measuring
 from fixtures.metrics import BATCH_SIZES
 from fixtures.provision import Target
-from fixtures.records import Judge, note_steadiness, spend
 from fixtures.results import CaseRecord
 from fixtures.speedup import speedup
 from fixtures.statistics import Estimate, min_samples

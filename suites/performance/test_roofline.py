@@ -8,9 +8,9 @@ from statistics import fmean, median
 
 import pytest
 
+from fixtures.judging import Judge, spend
 from fixtures.peak_store import PeakStore, beside_published
 from fixtures.provision import Target
-from fixtures.records import Judge, spend
 from fixtures.results import CaseRecord
 from fixtures.roofline import Roof, of_rate, of_time
 from fixtures.session import session_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fixtures import report
-from fixtures.records import BOOK, Judge, spend
+from fixtures.book import BOOK
+from fixtures.judging import Judge, spend
 from fixtures.results import CaseRecord
 from fixtures.session import KEY
 from fixtures.versus_answers import compare_answers

@@ -7,8 +7,8 @@ import pytest
 
 from fixtures import rate_chart, report, soak, stopwatch
 from fixtures.endurance import Endurance, Sensors
+from fixtures.judging import Judge, spend
 from fixtures.provision import Target
-from fixtures.records import Judge, spend
 from fixtures.results import CaseRecord
 from fixtures.soak import SoakPlan
 from fixtures.statistics import Estimate
