@@ -16,7 +16,7 @@ def small_gguf(cache: Path) -> Path:
     """The file, in half precision."""
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
-    from targets.gguf_model import gguf_file
+    from targets.gguf.model import gguf_file
     from targets.registry import optimizations
 
     return gguf_file(own(), optimizations["f16"], cache)

@@ -189,7 +189,7 @@ def test_gguf_bytes_are_those_of_its_tensors(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     import numpy as np
 
-    from targets.gguf_file import contents
+    from targets.gguf.file import contents
 
     def written(name: str, **tensors: Any) -> list[tuple[str, int]]:
         writer = gguf.GGUFWriter(tmp_path / name, "llama")

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suites.meta.tiny_llama import EMBEDDED, embedded, random_llama
-from targets import gguf_file, gguf_model, weights
+from targets import weights
 from targets.api import ModelFiles, UserError
+from targets.gguf import file as gguf_file
+from targets.gguf import model as gguf_model
 from targets.registry import optimizations
 
 gguf = pytest.importorskip("gguf", reason="pip install '.[llama]'")

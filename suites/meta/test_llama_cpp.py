@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suites.meta.tiny_llama import EMBEDDED, embedded, llama
-from targets import llama_load
 from targets.api import ModelFiles, Runner, UserError
 from targets.generation import ContextOverflow
-from targets.gguf_model import gguf_file
+from targets.gguf.model import gguf_file
+from targets.llama import load as llama_load
 from targets.registry import optimizations
 
 pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")

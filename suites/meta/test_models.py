@@ -17,8 +17,8 @@ from fixtures import catalogue, models
 from fixtures.devices import planned
 from fixtures.models import Model, custom, fits, own_gguf, provision, served
 from suites.meta.model_files import SHA, folder, gguf, safetensors
-from targets import gguf_file
 from targets.api import Device, ModelFiles, Unavailable, UserError
+from targets.gguf import file as gguf_file
 
 
 def device(budget: int) -> Device:

@@ -12,9 +12,9 @@ from suites.meta.hostile_server import Place, Says, serving
 from suites.meta.ollama_double import OllamaDouble
 from targets.api import Device, ModelFiles, Request, Unavailable, Unsupported, UserError, no_tick
 from targets.generation import ContextOverflow, GeneratorRunner
-from targets.http_client import CutOff, Garbled, Refused, TimedOut
 from targets.optimization import Optimization
 from targets.registry import backends, tasks
+from targets.remote.client import CutOff, Garbled, Refused, TimedOut
 
 PROMPT = {"prompt": "one two three", "max_tokens": 5}
 

@@ -15,11 +15,11 @@ from suites.meta.openai_double import OpenAiDouble
 from suites.meta.small_llama import own, small_device, small_gguf
 from targets.api import ModelFiles, Unsupported, UserError, no_tick
 from targets.generation import ContextOverflow
-from targets.http_client import CutOff, Garbled, Refused, TimedOut, Unreachable
-from targets.openai_protocol import KEY, served_models
+from targets.openai.protocol import KEY, served_models
 from targets.registry import backends, optimizations, tasks
-from targets.remote_generator import RemoteGenerator
-from targets.server_process import ServerDied
+from targets.remote.client import CutOff, Garbled, Refused, TimedOut, Unreachable
+from targets.remote.generator import RemoteGenerator
+from targets.remote.process import ServerDied
 
 PROMPT = {"prompt": "one two three", "max_tokens": 5}
 MODEL = ModelFiles("small", Path(), "", "openai", format="openai")

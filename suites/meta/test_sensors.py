@@ -17,12 +17,15 @@ from fixtures import devices
 from suites.meta import trees
 from suites.meta.board_trees import board
 from suites.meta.trees import grow
-from targets import jtop_sensors, machine, nvml_sensors, psutil_sensors
-from targets.jtop_sensors import Jtop
-from targets.nvml_sensors import Nvml
+from targets import machine
 from targets.probe import Sensors
 from targets.registry import probes
-from targets.sensors import Absent, Value, value
+from targets.sensors import jtop as jtop_sensors
+from targets.sensors import nvml as nvml_sensors
+from targets.sensors import psutil as psutil_sensors
+from targets.sensors.files import Absent, Value, value
+from targets.sensors.jtop import Jtop
+from targets.sensors.nvml import Nvml
 
 RAPL = "sys/class/powercap/intel-rapl"
 

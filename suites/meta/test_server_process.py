@@ -14,12 +14,12 @@ import pytest
 from suites.meta.small_llama import own, small_device, small_gguf
 from targets.api import Unavailable
 from targets.generation import ContextOverflow
-from targets.http_client import HttpClient, Refused
-from targets.llama import program
+from targets.llama.programs import program
 from targets.optimization import Optimization
 from targets.registry import backends, optimizations, tasks
-from targets.remote_generator import RemoteGenerator
-from targets.server_process import ServerDied, ServerProcess, free_port
+from targets.remote.client import HttpClient, Refused
+from targets.remote.generator import RemoteGenerator
+from targets.remote.process import ServerDied, ServerProcess, free_port
 
 SERVER = """
 import sys, time
@@ -95,7 +95,7 @@ def test_a_refusal_is_not_waited_out() -> None:
 
 def test_a_stubborn_server_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that ignores the polite signal is killed."""
-    monkeypatch.setattr("targets.server_process.STOP_S", 0.2)
+    monkeypatch.setattr("targets.remote.process.STOP_S", 0.2)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     process = python(code)
     while "up" not in process.last_words():

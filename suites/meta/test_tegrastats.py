@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from targets import tegrastats
 from targets.api import UserError
+from targets.sensors import tegrastats
 
 NANO_6 = (
     "11-21-2026 10:11:12 RAM 2467/7471MB (lfb 2x4MB) SWAP 12/3735MB (cached 0MB) CPU [40%@1728,20%@1728,0%@729,off,off,"

@@ -23,13 +23,13 @@ from targets.api import (
 from targets.chat import fit
 from targets.closing import Closing
 from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer, as_generator, cut_at_stop
-from targets.gguf_file import check, inspect
-from targets.gguf_model import DEFAULT_TYPE, INSTALL, gguf_file
-from targets.llama_engine import LlamaEngine
-from targets.llama_evidence import evidence
-from targets.llama_load import load
-from targets.llama_settings import LlamaSettings
-from targets.llama_template import Template
+from targets.gguf.file import check, inspect
+from targets.gguf.model import DEFAULT_TYPE, INSTALL, gguf_file
+from targets.llama.engine import LlamaEngine
+from targets.llama.evidence import evidence
+from targets.llama.load import load
+from targets.llama.settings import LlamaSettings
+from targets.llama.template import Template
 from targets.optimization import Optimization
 from targets.registry import backends
 

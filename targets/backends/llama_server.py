@@ -12,16 +12,16 @@ from typing import Any
 
 from targets.api import Device, Evidence, ModelFiles, Requirement, Runner, Task, Tick, Unavailable, no_tick
 from targets.generation import ContextOverflow, Decoding, as_generator
-from targets.gguf_file import inspect
-from targets.gguf_model import gguf_file
-from targets.http_client import CutOff, Garbled, HttpClient, Refused
-from targets.llama import PROGRAMS, program
-from targets.llama_proof import proof
-from targets.llama_settings import LlamaSettings
+from targets.gguf.file import inspect
+from targets.gguf.model import gguf_file
+from targets.llama.programs import PROGRAMS, program
+from targets.llama.proof import proof
+from targets.llama.settings import LlamaSettings
 from targets.optimization import Optimization
 from targets.registry import backends
-from targets.remote_generator import Content, RemoteGenerator, Reply, Ticks
-from targets.server_process import ServerProcess, free_port
+from targets.remote.client import CutOff, Garbled, HttpClient, Refused
+from targets.remote.generator import Content, RemoteGenerator, Reply, Ticks
+from targets.remote.process import ServerProcess, free_port
 
 NAME = "llama-server"
 START_S = 300.0

@@ -12,14 +12,14 @@ from typing import Any
 from targets.api import Device, ModelFiles, Requirement, Runner, Task, Unavailable
 from targets.artifacts import digest
 from targets.generation import as_generator
-from targets.gguf_file import inspect
-from targets.gguf_model import gguf_file
-from targets.http_client import READ_S, HttpClient, Refused, TimedOut, Unreachable
-from targets.llama_settings import CONTEXT, LlamaSettings
-from targets.ollama_protocol import OllamaEngine
+from targets.gguf.file import inspect
+from targets.gguf.model import gguf_file
+from targets.llama.settings import CONTEXT, LlamaSettings
 from targets.optimization import Optimization
 from targets.registry import backends
-from targets.remote_generator import RemoteGenerator
+from targets.remote.client import READ_S, HttpClient, Refused, TimedOut, Unreachable
+from targets.remote.generator import RemoteGenerator
+from targets.remote.ollama import OllamaEngine
 
 URL = "http://127.0.0.1:11434"
 LOAD_S = 600.0

@@ -16,8 +16,8 @@ from targets.artifacts import artifact, versions
 from targets.encoder import EncoderRunner
 from targets.encoding import EncoderTask, as_encoder
 from targets.generation import GeneratorTask
-from targets.onnx_evidence import evidence
-from targets.onnx_export import convert, export
+from targets.onnx.evidence import evidence
+from targets.onnx.export import convert, export
 from targets.optimization import Optimization
 from targets.registry import backends
 from targets.transformers_generator import MAX_ROWS, TransformersGenerator

@@ -11,18 +11,18 @@ from typing import Any
 
 from targets.api import Device, ModelFiles, Requirement, Runner, Task, Unavailable, UserError
 from targets.generation import as_generator
-from targets.gguf_file import inspect
-from targets.gguf_model import gguf_file
-from targets.http_client import HttpClient
-from targets.llama_proof import proof
-from targets.llama_settings import LlamaSettings
-from targets.openai_dialects import DIALECTS, PLAIN
-from targets.openai_engine import OpenAiEngine
-from targets.openai_protocol import SHOWN, client_of, served
+from targets.gguf.file import inspect
+from targets.gguf.model import gguf_file
+from targets.llama.proof import proof
+from targets.llama.settings import LlamaSettings
+from targets.openai.dialects import DIALECTS, PLAIN
+from targets.openai.engine import OpenAiEngine
+from targets.openai.protocol import SHOWN, client_of, served
 from targets.optimization import Optimization
 from targets.registry import backends
-from targets.remote_generator import RemoteGenerator
-from targets.server_process import ServerProcess, free_port
+from targets.remote.client import HttpClient
+from targets.remote.generator import RemoteGenerator
+from targets.remote.process import ServerProcess, free_port
 
 SERVER = "llama_cpp.server"
 NEEDED = ("llama_cpp", "fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 from targets.api import Device, ModelFiles, Requirement, Runner, Task, Unavailable
-from targets.openai_dialects import DIALECTS
-from targets.openai_server import Launch, context_for, launch, memory_share
+from targets.openai.dialects import DIALECTS
+from targets.openai.server import Launch, context_for, launch, memory_share
 from targets.optimization import Optimization
 from targets.registry import backends
-from targets.server_process import free_port
+from targets.remote.process import free_port
 
 PROGRAM = "trtllm-serve"
 INSTALL = "use NVIDIA's TensorRT-LLM container, or pip install tensorrt-llm where it has wheels for the device"

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from targets.api import Device, ModelFiles, Requirement, Runner, Task, Unavailable
-from targets.openai_dialects import DIALECTS
-from targets.openai_server import Launch, context_for, launch, memory_share
+from targets.openai.dialects import DIALECTS
+from targets.openai.server import Launch, context_for, launch, memory_share
 from targets.optimization import Optimization
 from targets.registry import backends
-from targets.server_process import free_port
+from targets.remote.process import free_port
 
 PYTHON = "VLLM_PYTHON"
 """The environment variable that names an interpreter with vLLM; `--vllm-python` does the same."""

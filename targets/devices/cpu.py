@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from targets import clocks, machine
+from targets import machine
 from targets.api import Found
 from targets.registry import devices
+from targets.sensors import clocks
 
 
 class Cpu:

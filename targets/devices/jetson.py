@@ -6,9 +6,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from targets import clocks, machine
+from targets import machine
 from targets.api import Found
 from targets.registry import devices
+from targets.sensors import clocks
 
 PROFILES = (
     (re.compile(r"Orin Nano|p3767-000[345]\b", re.IGNORECASE), "jetson-orin-nano"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from targets.api import Device
-from targets.onnx_graph import FUSED, INTEGER, found, optimize
+from targets.onnx.graph import FUSED, INTEGER, found, optimize
 from targets.optimization import Optimization
 from targets.registry import optimizations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.api import Device
-from targets.onnx_graph import INTEGER, found
+from targets.onnx.graph import INTEGER, found
 from targets.optimization import Optimization
 from targets.registry import optimizations
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets import machine, psutil_sensors
+from targets import machine
 from targets.probe import Sensors
 from targets.registry import probes
+from targets.sensors import psutil as psutil_sensors
 
 POWERMETRICS = "macOS tells it to powermetrics only, which needs root"
 NOT_HERE = dict.fromkeys(("power_w", "gpu_mhz", "gpu_load", "temperature_c"), POWERMETRICS)

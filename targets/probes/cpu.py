@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets import cpu_sensors, machine, psutil_sensors
+from targets import machine
 from targets.probe import Sensors
 from targets.registry import probes
+from targets.sensors import cpu as cpu_sensors
+from targets.sensors import psutil as psutil_sensors
 
 NOT_HERE = {"power_w": "a CPU has no sensor of the whole board's power; rapl_j is its packages' energy"}
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets import cpu_sensors, machine, nvml_sensors
+from targets import machine
 from targets.probe import Sensors
 from targets.registry import probes
-from targets.sensors import Absent
+from targets.sensors import cpu as cpu_sensors
+from targets.sensors import nvml as nvml_sensors
+from targets.sensors.files import Absent
 
 NOT_HERE = {"gpu_max_mhz": "no power mode promises a card a clock; throttle.* and gpu_power_capped say what lowers it"}
 

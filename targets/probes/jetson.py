@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from targets import cpu_sensors, jtop_sensors, machine, tegra_sensors
+from targets import machine
 from targets.probe import Sensors
 from targets.registry import probes
+from targets.sensors import cpu as cpu_sensors
+from targets.sensors import jtop as jtop_sensors
+from targets.sensors import tegra as tegra_sensors
 
 NOT_HERE = {"gpu_memory_mb": "GPU and CPU share one memory here: see memory_available_mb and nvmap_mb"}
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from targets.api import Unsupported
 from targets.generation import Decoding
-from targets.http_client import HttpClient
-from targets.remote_generator import Content
+from targets.remote.client import HttpClient
+from targets.remote.generator import Content
 
 Tokenize: TypeAlias = Callable[[HttpClient, str, Content], list[int]]
 """Ids of a prompt or chat, of the model of that name; raises Unsupported where the server does not tell."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from targets.api import UserError
 from targets.probe import Reading
-from targets.tegra_sensors import board_power
+from targets.sensors.tegra import board_power
 
 Row = tuple[float | None, Reading]
 """Seconds since the epoch, taking the board's local time for UTC (only differences count), or None; and the values."""

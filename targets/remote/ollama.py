@@ -10,8 +10,8 @@ from typing import Any
 
 from targets.api import Evidence, Tick, Unsupported, UserError, no_tick
 from targets.generation import ContextOverflow, Decoding
-from targets.http_client import CutOff, Garbled, HttpClient, Refused
-from targets.remote_generator import Content, Reply, Ticks
+from targets.remote.client import CutOff, Garbled, HttpClient, Refused
+from targets.remote.generator import Content, Reply, Ticks
 
 Json = dict[str, Any]
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from targets import clocks, machine
+from targets import machine
 from targets.probe import Reading, Sensor
-from targets.sensors import Absent, File, Table, Value, first, value
+from targets.sensors import clocks
+from targets.sensors.files import Absent, File, Table, Value, first, value
 
 BOARD_RAILS = ("VDD_IN", "VIN")
 """Rails that carry everything: VDD_IN of the Nano's and NX's module, VIN of Thor's carrier board (its ina238)."""

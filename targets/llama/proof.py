@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from targets.gguf_file import GgufInfo
-from targets.llama_evidence import layers_asked
-from targets.llama_load import OFFLOADED
-from targets.llama_settings import LlamaSettings
+from targets.gguf.file import GgufInfo
+from targets.llama.evidence import layers_asked
+from targets.llama.load import OFFLOADED
+from targets.llama.settings import LlamaSettings
 from targets.optimization import Optimization
 
 NO_GPU = re.compile(r"no usable GPU found|compiled without (GPU|CUDA)", re.IGNORECASE)

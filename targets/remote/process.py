@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from targets.http_client import HttpClient, Refused, TimedOut, Unreachable
+from targets.remote.client import HttpClient, Refused, TimedOut, Unreachable
 
 LOOK_S = 0.05
 STOP_S = 5.0

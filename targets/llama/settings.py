@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from targets.api import Device, UserError
-from targets.gguf_file import GgufInfo
+from targets.gguf.file import GgufInfo
 from targets.optimization import Optimization
 
 CONTEXT = 2048

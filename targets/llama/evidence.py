@@ -6,10 +6,10 @@ from typing import Any
 
 from targets.api import Evidence
 from targets.artifacts import versions
-from targets.gguf_file import GgufInfo
-from targets.llama_engine import LlamaEngine
-from targets.llama_load import offloaded
-from targets.llama_settings import LlamaSettings
+from targets.gguf.file import GgufInfo
+from targets.llama.engine import LlamaEngine
+from targets.llama.load import offloaded
+from targets.llama.settings import LlamaSettings
 
 
 def evidence(info: GgufInfo, settings: LlamaSettings, engine: LlamaEngine, level: str) -> Evidence:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from targets import model_folder
 from targets.api import ModelFiles, Unavailable, UserError
 from targets.artifacts import artifact, versions
-from targets.gguf_tokenizer import REMEDY, add_tokenizer
+from targets.gguf.tokenizer import REMEDY, add_tokenizer
 from targets.located import parse_json, read_text
 from targets.optimization import Optimization
 from targets.weights import float32, tensors

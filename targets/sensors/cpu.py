@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from targets import clocks, machine
+from targets import machine
 from targets.probe import Reading, Sensor
-from targets.sensors import File, Table, Value, Wrapping, field, value
+from targets.sensors import clocks
+from targets.sensors.files import File, Table, Value, Wrapping, field, value
 
 KB_IN_MB = 1 / 1024
 POLICIES = "sys/devices/system/cpu/cpufreq"

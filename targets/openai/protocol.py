@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from targets.api import UserError
-from targets.http_client import Garbled, HttpClient, Refused
+from targets.remote.client import Garbled, HttpClient, Refused
 
 KEY = "OPENAI_API_KEY"
 SHOWN = 8

@@ -12,13 +12,13 @@ from typing import Any
 
 from targets.api import Device, Runner, Task
 from targets.generation import as_generator
-from targets.http_client import READ_S, HttpClient
-from targets.llama_settings import CONTEXT
-from targets.openai_dialects import Dialect
-from targets.openai_engine import OpenAiEngine
-from targets.openai_protocol import served
-from targets.remote_generator import RemoteGenerator
-from targets.server_process import ServerProcess
+from targets.llama.settings import CONTEXT
+from targets.openai.dialects import Dialect
+from targets.openai.engine import OpenAiEngine
+from targets.openai.protocol import served
+from targets.remote.client import READ_S, HttpClient
+from targets.remote.generator import RemoteGenerator
+from targets.remote.process import ServerProcess
 
 START_S = 900.0
 """These servers compile and warm up before they answer; from a memory card that takes minutes."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from targets.api import Evidence, Tick, Unsupported, no_tick
 from targets.generation import ContextOverflow, Decoding
-from targets.http_client import CutOff, HttpClient, Refused
-from targets.openai_dialects import NEVER, Dialect, end_ids
-from targets.openai_protocol import explained
-from targets.openai_stream import Heard
-from targets.remote_generator import Content, Reply, Ticks
+from targets.openai.dialects import NEVER, Dialect, end_ids
+from targets.openai.protocol import explained
+from targets.openai.stream import Heard
+from targets.remote.client import CutOff, HttpClient, Refused
+from targets.remote.generator import Content, Reply, Ticks
 
 ROUTES = {True: "/v1/completions", False: "/v1/chat/completions"}
 """By whether the content is a prompt."""

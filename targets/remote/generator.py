@@ -11,8 +11,8 @@ from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, Unsuppo
 from targets.chat import fit
 from targets.closing import Closing
 from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer
-from targets.http_client import ServerTrouble
-from targets.server_process import ServerProcess
+from targets.remote.client import ServerTrouble
+from targets.remote.process import ServerProcess
 
 Content: TypeAlias = "str | list[Message]"
 """A prompt, or the turns of a chat."""

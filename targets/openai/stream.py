@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from targets.http_client import CutOff, Garbled, Refused, told_in
-from targets.remote_generator import Ticks
+from targets.remote.client import CutOff, Garbled, Refused, told_in
+from targets.remote.generator import Ticks
 
 Json = dict[str, Any]
 

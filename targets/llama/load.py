@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from targets.api import UserError
-from targets.llama_engine import LlamaEngine
-from targets.llama_settings import LlamaSettings
+from targets.llama.engine import LlamaEngine
+from targets.llama.settings import LlamaSettings
 
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 OUT_OF_MEMORY = ("failed to allocate", "unable to allocate", "out of memory", "cannot allocate")
