@@ -60,9 +60,10 @@ class Run:
         return [json.loads(line) for line in (self.build / name).read_text().splitlines()]
 
 
-def hear_ctrl_c() -> None:
+def hear_signals() -> None:
     """As at a terminal: a shell's background jobs ignore Ctrl-C, and hand that on."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup hands this one on
 
 
 class Running:
@@ -82,7 +83,7 @@ class Running:
                 env={**inherited, "COLUMNS": "160", MARK: self.mark, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=hear_ctrl_c,
+                preexec_fn=hear_signals,
             )
 
     def wait(self) -> Run:
