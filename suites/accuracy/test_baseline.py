@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.baseline.run import Keeper, explain, worse
 from fixtures.provision import Target
 from fixtures.quality import evaluate
-from fixtures.regression import Keeper, explain, worse
 
 pytestmark = pytest.mark.usefixtures("meaningful")
 

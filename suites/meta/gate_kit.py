@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from fixtures import launches as real
-from fixtures import regression
-from fixtures.launch import Launch
+from fixtures.baseline import launches as real
+from fixtures.baseline import run as regression
+from fixtures.baseline.launch import Launch
 from fixtures.provision import Target
 from suites.meta import fake  # noqa: F401 - registers the fake engine
 from suites.meta.sample_launches import series

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fixtures import devices, power_mode
+from fixtures import devices
+from fixtures.power import mode as power_mode
 from suites.meta import trees
 from targets.api import Device
 

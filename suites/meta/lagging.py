@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from fixtures import duel
+from fixtures.versus import duel
 from suites.meta import fake
 from targets.api import Requirement
 from targets.registry import backends, optimizations

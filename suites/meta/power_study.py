@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fixtures.calibrate import TIME
-from fixtures.comparison import compare, confirm
-from fixtures.launch import Launch
+from fixtures.baseline.calibrate import TIME
+from fixtures.baseline.comparison import compare, confirm
+from fixtures.baseline.launch import Launch
 from fixtures.shares import wilson
 from fixtures.thresholds import Limit
 from fixtures.verdict import Measurement, Outcome, judge

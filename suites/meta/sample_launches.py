@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fixtures.launch import Launch
+from fixtures.baseline.launch import Launch
 
 KERNELS = ("matmul", "copy", "gather", "hash", "python")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fixtures.findings import Context
-from fixtures.sensor_watch import SensorWatch
 from fixtures.spans import Span
-from fixtures.window import Row, Window, window
+from fixtures.telemetry.findings import Context
+from fixtures.telemetry.watch import SensorWatch
+from fixtures.telemetry.window import Row, Window, window
 
 TRACES = Path(__file__).parent / "traces"
 MS = 1_000_000

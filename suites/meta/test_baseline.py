@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import baseline_key
-from fixtures.baseline import Baseline, Entry, file_of, merged, not_measured
-from fixtures.baseline_key import accepted, clocks_policy, differences
-from fixtures.conditions import compared, conditions
+from fixtures.baseline import key as baseline_key
+from fixtures.baseline.conditions import compared, conditions
+from fixtures.baseline.key import accepted, clocks_policy, differences
+from fixtures.baseline.store import Baseline, Entry, file_of, merged, not_measured
 from suites.meta.runs import Run, arguments, run
 from suites.meta.sample_launches import series
 from targets.api import UserError

@@ -6,10 +6,10 @@ from time import thread_time
 
 import pytest
 
-from fixtures.findings import Context
-from fixtures.meter import Meter
 from fixtures.spans import Span
-from fixtures.telemetry import Telemetry
+from fixtures.telemetry.findings import Context
+from fixtures.telemetry.meter import Meter
+from fixtures.telemetry.sampler import Telemetry
 from suites.meta import board_trees
 from suites.meta.board_trees import Trace, board
 from suites.meta.sensors import MS, SECOND, Clock

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.calibrate import Kind, bound, difference, entry, proposals, rewritten, rounded, without
+from fixtures.baseline.calibrate import Kind, bound, difference, entry, proposals, rewritten, rounded, without
 from suites.meta.runs import arguments, limits, run
 from suites.meta.sample_records import record, results
 

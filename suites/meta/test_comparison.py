@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.comparison import FOREIGN, compare, confirm, location, low_quantile
+from fixtures.baseline.comparison import FOREIGN, compare, confirm, location, low_quantile
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.energy import IdlePower, energy, growth, idle_power, integral, stretches
-from fixtures.energy_metrics import Work, measurements
 from fixtures.metrics import METRICS
 from fixtures.spans import Span
-from fixtures.telemetry_options import Price, price
+from fixtures.telemetry.energy import IdlePower, energy, growth, idle_power, integral, stretches
+from fixtures.telemetry.energy_metrics import Work, measurements
+from fixtures.telemetry.options import Price, price
+from fixtures.telemetry.window import Row, Trouble, Window, window
 from fixtures.verdict import Measurement
-from fixtures.window import Row, Trouble, Window, window
 from suites.meta.sensors import MS, SECOND, rows, steady
 from targets.api import UserError
 

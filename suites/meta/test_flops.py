@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fixtures import flop_counter, flops, traffic
+from fixtures.roofline import counter as flop_counter
+from fixtures.roofline import flops, traffic
 from targets.api import Unsupported
 
 TOKENS = 40

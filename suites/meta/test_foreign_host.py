@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import guest, interpreter
+from fixtures import guest
 from fixtures.cases import Case
 from fixtures.devices import detect
-from fixtures.foreign_host import ForeignServer
 from fixtures.host import Host, HostDied, TargetError
-from fixtures.interpreter import Interpreter
-from fixtures.survey import Question
+from fixtures.versus import interpreter
+from fixtures.versus.foreign_host import ForeignServer
+from fixtures.versus.interpreter import Interpreter
+from fixtures.versus.survey import Question
 from suites.meta import deeds
 from suites.meta.runs import ROOT, until
 from suites.meta.test_host import runs
@@ -28,8 +29,8 @@ from targets.api import UserError
 PARENT = """
 import sys, threading, time
 from pathlib import Path
-from fixtures.foreign_host import ForeignServer
-from fixtures.interpreter import Interpreter
+from fixtures.versus.foreign_host import ForeignServer
+from fixtures.versus.interpreter import Interpreter
 from suites.meta import deeds
 
 server = ForeignServer(Interpreter(Path(sys.executable)), [], {}, Path(sys.argv[1]))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from fixtures import measuring_options
-from fixtures.energy_metrics import Work
-from fixtures.findings import Untold, Void
 from fixtures.measuring import Measuring, Taken
 from fixtures.measuring_options import MeasuringOptions
 from fixtures.results import CaseRecord
+from fixtures.telemetry.energy_metrics import Work
+from fixtures.telemetry.findings import Untold, Void
 from fixtures.verdict import Measurement
 from suites.meta.runs import arguments, run
 from targets.api import Evidence, UserError

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from fixtures import board as boards
-from fixtures import merge
-from fixtures.fleet import sentence
+from fixtures.fleet import board as boards
+from fixtures.fleet import merge
+from fixtures.fleet.run import sentence
 from fixtures.results import Results
 from suites.meta import sample_records
 from suites.meta.runs import ROOT, Run, Running, arguments, data, run, traced, until

@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures import own_cpu
-from fixtures.charts_timeline import MOST_POINTS, PANELS, rates, thinned, timeline
 from fixtures.devices import planned
-from fixtures.energy_metrics import Work
-from fixtures.findings import Context
-from fixtures.meter import Meter, asks_gpu, context_of
-from fixtures.own_cpu import Key, Used, spent
 from fixtures.spans import Span
-from fixtures.telemetry import Telemetry
-from fixtures.telemetry_options import Price
-from fixtures.window import window
+from fixtures.telemetry import own_cpu
+from fixtures.telemetry.energy_metrics import Work
+from fixtures.telemetry.findings import Context
+from fixtures.telemetry.meter import Meter, asks_gpu, context_of
+from fixtures.telemetry.options import Price
+from fixtures.telemetry.own_cpu import Key, Used, spent
+from fixtures.telemetry.sampler import Telemetry
+from fixtures.telemetry.timeline import MOST_POINTS, PANELS, rates, thinned, timeline
+from fixtures.telemetry.window import window
 from suites.meta.sensors import MS, SECOND, Clock, ScriptedProbe, rows, trace
 from targets.api import Evidence
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fixtures.cases import Case
-from fixtures.role import Role, place, specs
+from fixtures.fleet.role import Role, place, specs
 from suites.meta.runs import Run, Running, arguments, data, interrupt, model, run, traced, until
 
 pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[parallel]'")
@@ -172,7 +172,7 @@ def test_a_killed_controller_leaves_no_process(tmp_path: Path) -> None:
 
 def test_groups_follow_the_case_in_the_test_id() -> None:
     """A test belongs to the model of its case, wherever the case stands among the parameters of the test."""
-    from fixtures import spread as spreading
+    from fixtures.fleet import spread as spreading
 
     cases = [Case("ner", name, "fake", "int8") for name in ("a", "a-b")]
     find = spreading.finder(cases)

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from fixtures import devices, peak_store, peaks
-from fixtures.peak_store import PeakStore, beside_published
-from fixtures.peaks import MIB, Peaks
+from fixtures import devices
 from fixtures.profiles import profiles
+from fixtures.roofline import peaks
+from fixtures.roofline import store as peak_store
+from fixtures.roofline.peaks import MIB, Peaks
+from fixtures.roofline.store import PeakStore, beside_published
 from suites.meta.small_llama import small_device
 from targets.api import UserError
 

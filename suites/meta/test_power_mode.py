@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.power_mode import STATE, Keeper, PowerMode, check, read
+from fixtures.power.mode import STATE, Keeper, PowerMode, check, read
 from fixtures.profiles import profiles
 from suites.meta import jetson_stand_in
 from suites.meta.jetson_stand_in import GATED, current, environment, install

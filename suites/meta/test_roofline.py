@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures import charts_roofline
-from fixtures.peaks import MIB, Peaks
 from fixtures.results import CaseRecord
-from fixtures.roofline import MOST, Work, least, of_rate, of_time
-from fixtures.traffic import Weights
+from fixtures.roofline import chart as charts_roofline
+from fixtures.roofline.peaks import MIB, Peaks
+from fixtures.roofline.roof import MOST, Work, least, of_rate, of_time
+from fixtures.roofline.traffic import Weights
+from fixtures.roofline.workload import Workload
 from fixtures.verdict import Measurement, Outcome, judge
 from fixtures.view import trusted
-from fixtures.workload import Workload
 from suites.meta.sample_records import record
 from suites.meta.small_llama import small_device
 from suites.performance import test_roofline as suite

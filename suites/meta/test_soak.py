@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures import rate_chart, soak
-from fixtures.endurance import Endurance, part
 from fixtures.guest import Guest
-from fixtures.soak import LoadWindow, Soak, SoakPlan
+from fixtures.soak import chart as rate_chart
+from fixtures.soak import load as soak
+from fixtures.soak.endurance import Endurance, part
+from fixtures.soak.load import LoadWindow, Soak, SoakPlan
 from suites.meta.runs import Run, arguments, limits, run
 
 S = 10**9

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.sensor_watch import LOST, STUCK, SensorWatch
-from fixtures.telemetry import KEPT_S, Telemetry, following
-from fixtures.telemetry_options import Price, TelemetryOptions, parse
-from fixtures.window import ALL
+from fixtures.telemetry.options import Price, TelemetryOptions, parse
+from fixtures.telemetry.sampler import KEPT_S, Telemetry, following
+from fixtures.telemetry.watch import LOST, STUCK, SensorWatch
+from fixtures.telemetry.window import ALL
 from suites.meta.runs import arguments, run
 from suites.meta.sensors import MS, SECOND, Clock, ScriptedProbe
 from targets.api import UserError

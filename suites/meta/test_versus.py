@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures import interpreter
 from fixtures.cases import Case
 from fixtures.devices import detect
-from fixtures.interpreter import Interpreter
-from fixtures.opponent import Opponent
-from fixtures.survey import Question
-from fixtures.versus import EFFECT, LOOKS, Answer, Round, centre, confirmed, decide, estimate, interval, series
-from fixtures.versus_options import Versus
+from fixtures.versus import interpreter
+from fixtures.versus.decision import EFFECT, LOOKS, Answer, Round, centre, confirmed, decide, estimate, interval, series
+from fixtures.versus.interpreter import Interpreter
+from fixtures.versus.opponent import Opponent
+from fixtures.versus.options import Versus
+from fixtures.versus.survey import Question
 from suites.meta import versus_study
 from suites.meta.runs import Run, Running, arguments, data, interrupt, limits, model, run, traced, until
 from suites.meta.versus_study import Recorded, replay

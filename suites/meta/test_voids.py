@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.findings import Context, Untold, Void
 from fixtures.spans import Span
-from fixtures.voids import findings, voids
-from fixtures.window import Row, Window, window
+from fixtures.telemetry.findings import Context, Untold, Void
+from fixtures.telemetry.voids import findings, voids
+from fixtures.telemetry.window import Row, Window, window
 from suites.meta.sensors import MS, SECOND, TRACES, rows, steady, trace
 from suites.meta.traces.synthesise import FAULTS, lines
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.spans import Span
-from fixtures.window import Row, Trouble, Window, window
+from fixtures.telemetry.window import Row, Trouble, Window, window
 from suites.meta.sensors import MS, SECOND, rows, steady
 
 READINGS = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)

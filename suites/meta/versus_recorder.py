@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from fixtures.versus_case import Comparison
+from fixtures.versus.case import Comparison
 
 
 def record(comparison: Comparison, wanted: Sequence[str]) -> dict[str, list[float]]:

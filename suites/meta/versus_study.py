@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from fixtures.shares import wilson
-from fixtures.versus import LOOKS, Answer, Round, confirmed, interval, series
+from fixtures.versus.decision import LOOKS, Answer, Round, confirmed, interval, series
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.10, 0.20)

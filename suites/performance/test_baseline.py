@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.comparison import disturbed
-from fixtures.conditions import conditions
+from fixtures.baseline.comparison import disturbed
+from fixtures.baseline.conditions import conditions
+from fixtures.baseline.run import Keeper, examine, explain, file_verdicts, measured, numbers, worse
 from fixtures.provision import Target, Workbench
-from fixtures.regression import Keeper, examine, explain, file_verdicts, measured, numbers, worse
 from fixtures.results import CaseRecord
 
 

@@ -11,7 +11,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures import charts, llama_bench, report, sequential, steadiness, stopwatch, token_watch
 from fixtures.clock import host_clock
-from fixtures.energy_metrics import Work
 from fixtures.judging import Judge, note_steadiness, spend
 from fixtures.llama_bench import BenchPlan
 from fixtures.measuring import Measuring
@@ -19,6 +18,7 @@ from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.statistics import Estimate, min_samples, percentile, ratio_of_medians
 from fixtures.stopwatch import ThroughputPlan
+from fixtures.telemetry.energy_metrics import Work
 from fixtures.token_watch import TokenPlan
 from fixtures.verdict import Measurement
 from targets.api import Request

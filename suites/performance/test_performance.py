@@ -7,7 +7,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures import charts, guest, report, sequential, steadiness, stopwatch
 from fixtures.clock import host_clock
-from fixtures.energy_metrics import Work
 from fixtures.judging import Judge, note_steadiness, spend
 from fixtures.measuring import Measuring
 from fixtures.metrics import BATCH_SIZES
@@ -17,6 +16,7 @@ from fixtures.speedup import speedup
 from fixtures.statistics import Estimate, min_samples
 from fixtures.stopwatch import LatencyPlan, ThroughputPlan
 from fixtures.subjects import WEIGHTS
+from fixtures.telemetry.energy_metrics import Work
 from fixtures.verdict import Measurement
 
 LATENCY_S = 0.8

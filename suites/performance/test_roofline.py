@@ -9,13 +9,13 @@ from statistics import fmean, median
 import pytest
 
 from fixtures.judging import Judge, spend
-from fixtures.peak_store import PeakStore, beside_published
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
-from fixtures.roofline import Roof, of_rate, of_time
+from fixtures.roofline.roof import Roof, of_rate, of_time
+from fixtures.roofline.store import PeakStore, beside_published
+from fixtures.roofline.workload import Workload, prompts_of, rows_of
 from fixtures.session import session_of
 from fixtures.verdict import Measurement
-from fixtures.workload import Workload, prompts_of, rows_of
 from targets.api import Unsupported
 
 DECODE, PREFILL, LATENCY, BEST = "decode_tokens_per_s", "prefill_tokens_per_s", "latency_ms", "throughput_per_s.best"

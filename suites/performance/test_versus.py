@@ -9,9 +9,9 @@ from fixtures.book import BOOK
 from fixtures.judging import Judge, spend
 from fixtures.results import CaseRecord
 from fixtures.session import KEY
-from fixtures.versus_answers import compare_answers
-from fixtures.versus_case import Comparison
-from fixtures.versus_run import keep_rows, ratio_table
+from fixtures.versus.answers import compare_answers
+from fixtures.versus.case import Comparison
+from fixtures.versus.run import keep_rows, ratio_table
 
 
 def test_versus(comparison: Comparison, judged: Judge, record: CaseRecord, pytestconfig: pytest.Config) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fixtures import rate_chart, report, soak, stopwatch
-from fixtures.endurance import Endurance, Sensors
+from fixtures import report, stopwatch
 from fixtures.judging import Judge, spend
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
-from fixtures.soak import SoakPlan
+from fixtures.soak import chart as rate_chart
+from fixtures.soak import load as soak
+from fixtures.soak.endurance import Endurance, Sensors
+from fixtures.soak.load import SoakPlan
 from fixtures.statistics import Estimate
 from fixtures.verdict import Measurement
 
