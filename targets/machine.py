@@ -83,6 +83,16 @@ def cores(root: Path) -> int:
     return max(1, min([count, *(int(quota) for quota in _cpu_quotas(root))]))
 
 
+def affinity_share(root: Path) -> float:
+    """Share of the machine's processors that this process may use: below 1 in a container or under taskset."""
+    online = processors(root)
+    allowed = _affinity(root)
+    usable = [block for block in online if allowed is None or int(block["processor"]) in allowed]
+    if not online or not usable:
+        return 1.0
+    return min([len(usable), *_cpu_quotas(root)]) / len(online)
+
+
 def memory_mb(root: Path) -> int:
     """Memory in MB that this process may use: the machine's, or less where a control group says so.
 

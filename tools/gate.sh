@@ -15,7 +15,10 @@ usage() {
 
 [ $# -ge 2 ] || usage
 mode=$1
-baseline=$(realpath -m -- "$2")
+case $2 in
+    /*) baseline=$2 ;;
+    *) baseline=$PWD/$2 ;;
+esac
 shift 2
 
 cd "$(dirname "$0")/.."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from fixtures.baseline.run import Keeper, explain, worse
@@ -18,9 +20,9 @@ def test_not_worse(keeper: Keeper, target: Target, request: pytest.FixtureReques
         pytest.skip(found.missing)
     now = {name: estimate.value for name, estimate in found.scores.items() if estimate.value is not None}
     if keeper.gate.record:
-        keeper.new(target.case).numbers |= now
+        keeper.new(target.case).numbers |= {name: value for name, value in now.items() if math.isfinite(value)}
         return
     entry = keeper.entry(target.case)
     keeper.measured.add(target.case.id)
     if red := worse(target.case, entry, now):
-        pytest.fail(explain(keeper, target.case, entry, red, request.config), pytrace=False)
+        pytest.fail(explain(keeper, target.case, entry, red, request.config, "accuracy"), pytrace=False)

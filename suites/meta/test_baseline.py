@@ -70,6 +70,16 @@ def test_recording_keeps_what_was_recorded_alike() -> None:
     assert not_measured(baseline(), ["a"]) == [TWIN]
 
 
+def test_recording_a_part_keeps_the_rest() -> None:
+    """Scores recorded anew leave the times of the same model alone; those of another model are left behind."""
+    old = Baseline("cpu", {}, {"a": Entry(launches=series(1, count=2), numbers={"f1": 0.5, "size": 2.0})})
+    same = merged(old, Baseline("cpu", {}, {"a": Entry(numbers={"f1": 0.6})})).cases["a"]
+    assert len(same.launches) == 2
+    assert same.numbers == {"f1": 0.6, "size": 2.0}
+    other = merged(old, Baseline("cpu", {}, {"a": Entry(facts={"model_sha256": "b"}, numbers={"f1": 0.6})})).cases["a"]
+    assert (other.launches, other.numbers) == ([], {"f1": 0.6})
+
+
 def test_every_difference_is_listed() -> None:
     """All keys that differ are named with both values, an absent one too; those accepted are not."""
     old, new = {"model": "one", "power_mode": "15W"}, {"model": "two", "l4t": "36.4"}

@@ -56,6 +56,20 @@ def test_cores_are_those_this_process_may_use(machine_files: list[Tree], cores: 
 
 
 @pytest.mark.parametrize(
+    ("machine_files", "share"),
+    [
+        pytest.param([smt(4)], 1, id="all-of-it"),
+        pytest.param([smt(4), {"proc/self/status": "Cpus_allowed_list:\t0-1\n"}], 0.25, id="affinity"),
+        pytest.param([trees.X86, {"sys/fs/cgroup/cpu.max": "max 100000\n"}], 1, id="no-quota"),
+        pytest.param([smt(4), {"sys/fs/cgroup/cpu.max": "200000 100000\n"}], 0.25, id="quota"),
+    ],
+)
+def test_the_share_of_the_machine_that_is_ours(machine_files: list[Tree], share: float, tmp_path: Path) -> None:
+    """A container, or a process bound to some processors, knows that others are none of its business."""
+    assert machine.affinity_share(grow(tmp_path, *machine_files)) == share
+
+
+@pytest.mark.parametrize(
     ("limits", "memory_mb"),
     [
         pytest.param({"sys/fs/cgroup/memory.max": "max\n"}, 16000, id="no-limit"),

@@ -106,6 +106,13 @@ def test_what_runs_elsewhere_than_asked_is_void() -> None:
     )
 
 
+def test_what_no_rest_ends_is_not_taken_again() -> None:
+    """A sensor that is missing stays missing: the case's retry is kept for what may pass."""
+    take, record = measuring(Sight(Void("sensor missing", "no power_w", "give the run the right to read it")))
+    assert take(lambda: 1, "latency_ms").invalid is not None
+    assert "taken again" not in record.evidence
+
+
 def test_energy_is_told_where_it_was_measured_or_is_limited() -> None:
     """Energy without a sensor is silent unless a limit asks for it, and void with the measurement it belongs to."""
     sight: Any = Sight()

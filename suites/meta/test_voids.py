@@ -108,6 +108,16 @@ def test_foreign_load_has_a_bound_by_cores(cores: int, foreign: float, void: boo
     assert kinds(found, Context(cores, own_cpu_s=15.0)) == (["foreign load"] if void else [])
 
 
+def test_what_cannot_be_told_from_our_own_work_is_no_foreign_load() -> None:
+    """Where the target is a server that was there before, its work voids nothing, and the reason is told."""
+    found = whole(rows({"cpu_busy_s": 2.0 * index / 20} for index in range(201)))
+    assert kinds(found, Context(2, own_cpu_s=0.0)) == ["foreign load"]
+    assert kinds(found, Context(2, own_cpu_s=0.0, outside="the target is a server")) == []
+    assert untold(found, Context(2, own_cpu_s=0.0, outside="the target is a server")) == {
+        "foreign load": "the target is a server"
+    }
+
+
 def test_a_short_window_cannot_tell_foreign_load() -> None:
     """Ticks of 10 ms do not tell a quarter core in 0.2 s, and the check says how long it needs."""
     found = whole(rows({"cpu_busy_s": index * 0.1, "cpu_steal_s": index * 0.1} for index in range(5)))

@@ -9,27 +9,39 @@ from fixtures.baseline.conditions import conditions
 from fixtures.baseline.run import Keeper, examine, explain, file_verdicts, measured, numbers, worse
 from fixtures.provision import Target, Workbench
 from fixtures.results import CaseRecord
+from fixtures.telemetry.meter import Meter
+from fixtures.verdict import InvalidMeasurement, Outcome
 
 
 def test_not_slower(
-    keeper: Keeper, target: Target, workbench: Workbench, record: CaseRecord, request: pytest.FixtureRequest
+    keeper: Keeper,
+    target: Target,
+    workbench: Workbench,
+    record: CaseRecord,
+    meter: Meter,
+    request: pytest.FixtureRequest,
 ) -> None:
     """The case is not slower or larger than its baseline, by more than noise and more than the least effect."""
     if not target.subject.fits_twice(target.session.device):
         workbench.close()
     if keeper.gate.record:
+        found, void = measured(target, record, None, meter)
         entry = keeper.new(target.case)
-        entry.launches = measured(target, record, None)
+        entry.launches = found
         entry.numbers |= numbers(target)
         entry.conditions = conditions()
-        if (told := disturbed(entry.launches)) is not None:
+        if told := void or disturbed(found):
             record.notes.append(f"baseline: {told}; record it again")
         return
     entry = keeper.entry(target.case)
     if not entry.launches:
         pytest.skip(f"{keeper.place} holds no times of this case")
     keeper.measured.add(target.case.id)
-    changes = examine(target, record, entry, keeper.gate.effect)
-    red = file_verdicts(record, keeper, entry, changes) + worse(target.case, entry, numbers(target))
-    if red:
-        pytest.fail(explain(keeper, target.case, entry, red, request.config), pytrace=False)
+    changes = examine(target, record, entry, keeper.gate.effect, meter)
+    red, larger = file_verdicts(record, keeper, entry, changes), worse(target.case, entry, numbers(target))
+    if not red and not larger:
+        return
+    story = explain(keeper, target.case, entry, red + larger, request.config)
+    if not larger and not any(change.outcome is Outcome.FAIL for change in changes):
+        raise InvalidMeasurement(story)
+    pytest.fail(story, pytrace=False)

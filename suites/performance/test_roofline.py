@@ -16,6 +16,7 @@ from fixtures.roofline.store import PeakStore, beside_published
 from fixtures.roofline.workload import Workload, prompts_of, rows_of
 from fixtures.session import session_of
 from fixtures.verdict import Measurement
+from fixtures.view import invalid
 from targets.api import Unsupported
 
 DECODE, PREFILL, LATENCY, BEST = "decode_tokens_per_s", "prefill_tokens_per_s", "latency_ms", "throughput_per_s.best"
@@ -56,12 +57,13 @@ def test_roofline(target: Target, judged: Judge, record: CaseRecord, store: Peak
         "peaks": {**peaks.as_json(), "memory": beside_published(peaks, target.session.device)},
         **{SHARES[roof.metric]: roof.as_json() for roof in found},
     }
-    judged(*(measurement for roof in found for measurement in measurements(roof)))
+    judged(*(measurement for roof in found for measurement in measurements(roof, record)))
 
 
-def measurements(roof: Roof) -> list[Measurement]:
+def measurements(roof: Roof, record: CaseRecord) -> list[Measurement]:
     """The share; where it cannot be, the metric itself is taken back with it."""
-    share = Measurement.of(SHARES[roof.metric], roof.share, how=roof.how, invalid=roof.beyond)
+    void = roof.beyond or ("what it is a share of is void" if invalid(record, roof.metric) else None)
+    share = Measurement.of(SHARES[roof.metric], roof.share, how=roof.how, invalid=void)
     if not roof.beyond:
         return [share]
     name, _, statistic = roof.metric.partition(".")
