@@ -1,6 +1,8 @@
 # Thin: every recipe is a command you can type yourself; the README shows them without make.
 PYTHON ?= python3
 ARGS ?=
+# Processes of `make test`; what takes times runs after them, alone. (Status 5: a selection in ARGS left nothing of a part.)
+TESTERS ?= 2
 BUILD ?= build
 BIN := .venv/bin
 JETSON := $(wildcard /etc/nv_tegra_release)
@@ -25,7 +27,8 @@ bench: .venv/installed .venv/llama node_modules/.installed
 	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
 test: .venv/installed .venv/llama
-	$(BIN)/python -m pytest suites/meta $(ARGS)
+	$(BIN)/python -m pytest suites/meta -m "not alone" -n $(TESTERS) --dist loadfile $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest suites/meta -m alone $(ARGS) || test $$? -eq 5
 
 # How well the suite itself sees: false alarms and detections of its gate, every planted fault. Some 40 minutes.
 power: .venv/installed .venv/llama

@@ -116,3 +116,8 @@ def peaks(guest: Guest) -> tuple[float, float, float]:
     after = peak_memory_mb(guest)
     fill(100)
     return before, after, peak_memory_mb(guest)
+
+
+def named(deed: object) -> str:
+    """A deed's name as a test's id: the same in every process."""
+    return str(getattr(deed, "__name__", deed))

@@ -24,6 +24,8 @@ from targets.api import ModelFiles
 pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")
 pytest.importorskip("gguf", reason="pip install '.[llama]'")
 
+pytestmark = pytest.mark.alone
+
 PROMPT, OUTPUT = 128, 32
 LAPS, ROUNDS, LEAST, BUDGET_S = 4, 10, 4, 40.0
 """Laps a turn, turns at most; once LEAST are done no further begins after BUDGET_S."""

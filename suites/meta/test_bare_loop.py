@@ -15,6 +15,8 @@ from fixtures.stopwatch import LatencyPlan
 from suites.meta.bare import handwritten_laps, harness_laps, runner_laps
 from targets.registry import backends
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = 12
 REQUESTS = tuple(datasets.length_mix(datasets.embedded("sentiment"), 32))
 

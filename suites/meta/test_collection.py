@@ -12,6 +12,8 @@ from suites.meta.runs import Run, model, run
 from targets.registry import devices as kinds
 from targets.registry import tasks
 
+pytestmark = pytest.mark.alone
+
 HERE = devices.detect()
 ELSEWHERE = "jetson" if HERE.kind != "jetson" else "cuda"
 BOARD = {"jetson": "jetson-orin-nano", "cuda": "cuda"}[ELSEWHERE]

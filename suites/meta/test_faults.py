@@ -16,6 +16,8 @@ from suites.meta.fault_kit import Fault
 from suites.meta.fault_run import ALL_TASKS, LIMIT_S, run_all
 from suites.meta.fault_table import TABLE, Row, never_red, rows, table
 
+pytestmark = pytest.mark.alone
+
 CELLS = [(each, task) for each in FAULTS.values() for task in each.tasks]
 PLANTED = [cell for cell in CELLS if cell[0].name != SOUND]
 

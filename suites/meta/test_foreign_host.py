@@ -100,7 +100,7 @@ def test_two_environments_at_once(server: ForeignServer, host: Host, tmp_path: P
         assert host.pid != other.pid
 
 
-@pytest.mark.parametrize("end", ["close", deeds.segfault, deeds.hold], ids=str)
+@pytest.mark.parametrize("end", ["close", deeds.segfault, deeds.hold], ids=deeds.named)
 def test_helpers_there_die_with_their_host(host: Host, end: deeds.Deed | str) -> None:
     """Processes that a target started there end with its host, however it ends; its log goes as well."""
     helper = host.call(deeds.breed)

@@ -147,7 +147,7 @@ def test_a_light_host_is_light(tmp_path: Path) -> None:
     assert not found & {"torch", "transformers", "onnxruntime", "matplotlib", "pytest"}
 
 
-@pytest.mark.parametrize("end", ["close", deeds.segfault, deeds.wait, deeds.hold], ids=str)
+@pytest.mark.parametrize("end", ["close", deeds.segfault, deeds.wait, deeds.hold], ids=deeds.named)
 def test_helpers_die_with_their_host(host: Host, end: deeds.Deed | str) -> None:
     """Processes that a target started end with its host, however it ends; its log goes as well."""
     helper = host.call(deeds.breed)

@@ -20,7 +20,13 @@ BUDGET_S = 0.9
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, bool]:
     """A run of the latency test alone, and whether it was strict."""
     folder = tmp_path_factory.mktemp("near")
-    words = [*arguments(folder, "near"), "--targets=suites.meta.near", f"--budget={BUDGET_S}", *request.param]
+    words = [
+        *arguments(folder, "near"),
+        "--targets=suites.meta.near",
+        "--telemetry-hz=0",
+        f"--budget={BUDGET_S}",
+        *request.param,
+    ]
     limits(folder / "limits.yaml", LIMITS)
     test = "suites/performance/test_performance.py::test_latency"
     return run(folder / "build", *words, test), bool(request.param)
