@@ -31,9 +31,6 @@ class Sight:
     def readings(self) -> dict[str, dict[str, float]]:
         return {"gpu_mhz": {"median": 612.0}}
 
-    def timeline(self, _: str) -> None:
-        return None
-
     def energy(self, _: Work) -> list[Measurement]:
         return [
             Measurement.of("power_w", 5.0),
@@ -57,7 +54,6 @@ def target(requested: str = "cuda", actual: str = "cuda") -> Any:
     """A target that is on the device `actual`."""
     return SimpleNamespace(
         retried=0,
-        drawn=False,
         start=lambda: None,
         proof=Evidence({"device": requested}, {"device": actual}),
         session=SimpleNamespace(device=SimpleNamespace(kind="cpu")),

@@ -11,6 +11,7 @@ import pytest
 from fixtures.devices import planned
 from fixtures.spans import Span
 from fixtures.telemetry import own_cpu
+from fixtures.telemetry import timeline as charts_timeline
 from fixtures.telemetry.energy_metrics import Work
 from fixtures.telemetry.findings import Context
 from fixtures.telemetry.meter import Meter, asks_gpu, context_of
@@ -131,6 +132,19 @@ def test_the_gpu_is_asked_after_in_the_end() -> None:
     assert (seen.context.gpu_asked, len(asked)) == (False, 1)
 
 
+def test_the_picture_is_of_the_whole_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn begins with the case, not with the last block that was watched, and has all its phases."""
+    bench, drawn = Bench(own=(0.0, 0.0)), []
+    monkeypatch.setattr(charts_timeline, "timeline", lambda *found: drawn.append(found) or b"png")
+    bench.work("load", 1.0)
+    with bench.meter.watch():
+        bench.work("measure", 1.0)
+    assert bench.meter.timeline("a case") == b"png"
+    ((seen, spans, title),) = drawn
+    assert (seen.seconds, title) == (pytest.approx(3.0), "a case")
+    assert [span.phase for span in spans] == ["load", "measure"]
+
+
 def test_an_open_block_has_no_window() -> None:
     """What is asked too early is a mistake of ours."""
     bench = Bench()
@@ -141,11 +155,12 @@ def test_an_open_block_has_no_window() -> None:
 def test_without_telemetry_spans_remain() -> None:
     """Off: spans and time, no readings, no picture, energy absent with its reason, and no void made up."""
     clock, target = Clock(), FakeTarget()
-    with Meter(None, target, Context(2), clock=clock).watch() as seen:
+    meter = Meter(None, target, Context(2), clock=clock)
+    with meter.watch() as seen:
         clock.sleep(1.0)
         target.spans.append(Span("measure", 0, SECOND))
     assert seen.spans == (Span("measure", 0, SECOND),)
-    assert (seen.voids, seen.readings(), seen.timeline("off")) == ([], {}, None)
+    assert (seen.voids, seen.readings(), meter.timeline("off")) == ([], {}, None)
     assert [str(each) for each in seen.untold] == ["telemetry: not checked, it is off (--telemetry-hz 0)"]
     assert "telemetry is off" in (seen.energy(Work(1))[0].estimate("").reason or "")
 

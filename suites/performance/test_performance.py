@@ -17,6 +17,7 @@ from fixtures.statistics import Estimate, min_samples
 from fixtures.stopwatch import LatencyPlan, ThroughputPlan
 from fixtures.subjects import WEIGHTS
 from fixtures.telemetry.energy_metrics import Work
+from fixtures.telemetry.meter import Meter
 from fixtures.verdict import Measurement
 
 LATENCY_S = 0.8
@@ -102,9 +103,11 @@ def test_throughput(target: Target, judged: Judge, record: CaseRecord, measuring
     judged(Measurement("throughput_per_s", unit="/s", estimates=by_size, how=how, invalid=taken.invalid))
 
 
-def test_memory(target: Target, judged: Judge) -> None:
+def test_memory(target: Target, judged: Judge, meter: Meter) -> None:
     """The peak memory of the case's own process, and of a server it started, stays within the device's limits."""
     peak = target.call(guest.peak_memory_mb)
+    if report.active() and (png := meter.timeline(target.case.id)):  # here, since all but comparisons is measured now
+        report.attach_png("sensors over time", png)
     how = "peak resident memory since the process started, less its start; a server it started counts in full"
     judged(Measurement.of("peak_memory_mb", peak, how=how))
 
