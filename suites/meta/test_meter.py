@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -134,8 +135,14 @@ def test_the_gpu_is_asked_after_in_the_end() -> None:
 
 def test_the_picture_is_of_the_whole_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn begins with the case, not with the last block that was watched, and has all its phases."""
-    bench, drawn = Bench(own=(0.0, 0.0)), []
-    monkeypatch.setattr(charts_timeline, "timeline", lambda *found: drawn.append(found) or b"png")
+    bench = Bench(own=(0.0, 0.0))
+    drawn: list[tuple[Any, ...]] = []
+
+    def draw(*found: Any) -> bytes:
+        drawn.append(found)
+        return b"png"
+
+    monkeypatch.setattr(charts_timeline, "timeline", draw)
     bench.work("load", 1.0)
     with bench.meter.watch():
         bench.work("measure", 1.0)
