@@ -30,7 +30,7 @@ PROMPT, OUTPUT = 128, 32
 LAPS, ROUNDS, LEAST, BUDGET_S = 4, 10, 4, 40.0
 """Laps a turn, turns at most; once LEAST are done no further begins after BUDGET_S."""
 OTHERS = 0.05
-"""What decoding was seen to lose beside llama-bench in a forked process (0.95 of its rate; 0.98 in a process of its own),
+"""What decoding was seen to lose to llama-bench in a forked process (0.95 of its rate; 0.98 in a process of its own),
 while 1 % of a token's time is spent outside llama_decode: a thread pool is part of it, the rest is not known."""
 SHAPE = {
     "vocab_size": 32000,
