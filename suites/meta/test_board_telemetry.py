@@ -7,6 +7,7 @@ from time import thread_time
 import pytest
 
 from fixtures.spans import Span
+from fixtures.telemetry.energy import energy
 from fixtures.telemetry.findings import Context
 from fixtures.telemetry.meter import Meter
 from fixtures.telemetry.sampler import Telemetry
@@ -50,7 +51,7 @@ def test_what_a_board_shows_voids_its_numbers(tmp_path: Path, trace: Trace, kind
                     nano.set(power_w=nano.state["power_w"] + 0.05)  # a sensor that stands still would be stuck
     telemetry.close()
     assert [void.kind for void in seen.voids] == kinds
-    assert (seen.joules.joules is None) == (trace is board_trees.MISSING_SENSOR)
+    assert (energy(seen.window, seen.context.timed).joules is None) == (trace is board_trees.MISSING_SENSOR)
 
 
 def test_a_board_is_read_lightly(tmp_path: Path) -> None:
