@@ -5,7 +5,7 @@ pytest_plugins = [
     "fixtures.session",
     "fixtures.collection",
     "fixtures.telemetry.sampler",
-    "fixtures.provision",
+    "fixtures.workbench",
     "fixtures.telemetry.meter",
     "fixtures.progress",
     "fixtures.records",

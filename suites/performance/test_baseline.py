@@ -7,10 +7,11 @@ import pytest
 from fixtures.baseline.comparison import disturbed
 from fixtures.baseline.conditions import conditions
 from fixtures.baseline.run import Keeper, examine, explain, file_verdicts, measured, numbers, worse
-from fixtures.provision import Target, Workbench
+from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.telemetry.meter import Meter
 from fixtures.verdict import InvalidMeasurement, Outcome
+from fixtures.workbench import Workbench
 
 
 def test_not_slower(

@@ -14,6 +14,7 @@ from fixtures.clock import host_clock
 from fixtures.judging import Judge, note_steadiness, spend
 from fixtures.llama_bench import BenchPlan
 from fixtures.measuring import Measuring
+from fixtures.own_gguf import own_gguf
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.statistics import Estimate, min_samples, percentile, ratio_of_medians
@@ -22,7 +23,6 @@ from fixtures.telemetry.energy_metrics import Work
 from fixtures.token_watch import TokenPlan
 from fixtures.verdict import Measurement
 from targets.api import Request
-from targets.registry import optimizations
 
 pytestmark = pytest.mark.families("seq2seq", "causal")
 
@@ -151,12 +151,7 @@ def test_acceptance(target: Target, judged: Judge) -> None:
 @pytest.mark.tasks("generation")
 def test_beside_llama_bench(target: Target, judged: Judge) -> None:
     """Decode and prefill rates are those of llama.cpp's own benchmark on the same file, measured in turns with it."""
-    target.start()
-    file, details = target.artifact, target.evidence().details
-    if file is None or file.suffix != ".gguf" or "gpu layers" not in details:
-        pytest.skip("this engine is not llama.cpp in a process of its own")
-    if optimizations[target.case.optimization].tasks:
-        pytest.skip("taken of the levels that every engine has; the rest of the ladder runs the same code")
+    own = own_gguf(target)
     if llama_bench.find() is None:
         pytest.skip("no llama-bench on PATH or in LLAMA_CPP_DIR: build it with llama.cpp (`make llama-tools`)")
     requests = tuple(long_prompts(target, BENCH_ROUNDS, target.subject.pinned))
@@ -168,11 +163,11 @@ def test_beside_llama_bench(target: Target, judged: Judge) -> None:
             prompt_tokens=ours[-1].prompt_tokens,
             output_tokens=target.subject.pinned,
             threads=target.session.device.threads,
-            gpu_layers=details["gpu layers"]["offloaded"] or 0,
+            gpu_layers=own.gpu_layers,
             repeats=1,
-            flash_attention=bool(details.get("flash attention", True)),
+            flash_attention=bool(own.details.get("flash attention", True)),
         )
-        theirs.append(llama_bench.rates(file, plan))
+        theirs.append(llama_bench.rates(own.path, plan))
     rounds = {
         "prefill": ([[lap.prompt_tokens / lap.ttft_ms * 1e3] for lap in ours], [reading for reading, _ in theirs]),
         "decode": ([[lap.decode_per_s or 0.0] for lap in ours], [writing for _, writing in theirs]),
