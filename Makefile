@@ -26,7 +26,7 @@ bench: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
 	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
-test: .venv/installed .venv/llama
+test: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest suites/meta -m "not alone" -n $(TESTERS) --dist loadfile $(ARGS) || test $$? -eq 5
 	$(BIN)/python -m pytest suites/meta -m alone $(ARGS) || test $$? -eq 5
 
