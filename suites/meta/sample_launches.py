@@ -24,7 +24,7 @@ def launch(
     return Launch(
         samples=samples,
         hurt={name: [[0] * len(row) for row in rows] for name, rows in samples.items()},
-        yard={name: [laps(0.5 * speed, 4) for _ in range(12)] for name in ("hash", "gather")},
+        yard={name: [laps(0.5 * speed, 4) for _ in range(12)] for name in ("hash", "threads", "gather")},
         waited=waited,
         facts={"load_s": 0.2 * speed * float(np.exp(draw.normal(0, 0.05))), "peak_memory_mb": 80.0},
         seconds=1.0,

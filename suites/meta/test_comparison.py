@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.baseline.comparison import FOREIGN, compare, confirm, location, low_quantile
-from fixtures.baseline.launch import Launch
+from fixtures.baseline.launch import Launch, Rows
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 
@@ -88,6 +88,19 @@ def test_disturbed_launches_are_left_out() -> None:
     found = compare("latency_ms", series(1), [*series(2), *crowded(slow, len(slow))])
     assert found.outcome is Outcome.PASS
     assert found.ratio.value == pytest.approx(1, abs=0.03)
+
+
+def test_cores_that_are_none_void_too() -> None:
+    """Where all cores together do no more than one of them, others have the rest, though no process shows it."""
+    slow = series(2, case=1.5)
+    shared = [replace(each, yard={**each.yard, "threads": twice(each.yard["hash"])}) for each in slow]
+    found = compare("latency_ms", series(1), shared)
+    assert found.outcome is Outcome.INVALID
+    assert "all cores at once took 2." in found.reason
+
+
+def twice(rows: Rows) -> Rows:
+    return [[2.2 * lap for lap in row] for row in rows]
 
 
 def crowded(launches: list[Launch], count: int) -> list[Launch]:
