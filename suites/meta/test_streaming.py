@@ -135,7 +135,8 @@ def test_a_listener_may_leave(target: Any, after: int) -> None:
         if len(pieces) == after:
             raise Enough
 
-    for decoding in ({}, {"temperature": 1.0}):
+    samplings: tuple[dict[str, Any], ...] = ({}, {"temperature": 1.0})
+    for decoding in samplings:
         pieces.clear()
         with pytest.raises(Enough):
             target.stream(ask(target, ignore_eos=True, **decoding), leave)
