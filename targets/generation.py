@@ -17,7 +17,7 @@ An answer of a generator has these keys:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -26,10 +26,15 @@ from targets.api import Answer, Request, Runner, Task, UserError
 Message: TypeAlias = Mapping[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
 
+Say: TypeAlias = Callable[[str], None]
+"""Called with each new piece of an answer's text."""
+
 FINISHES = ("stop", "length")
 """How an answer can end."""
 MAX_TOKENS = 32
 """Tokens of an answer unless the request says otherwise."""
+UNFINISHED = "\ufffd"
+"""What bytes become that are no whole character."""
 
 
 class ContextOverflow(UserError):
@@ -109,6 +114,15 @@ class GeneratorRunner(Runner, Protocol):
     is answered at once where the engine can (padded, or as concurrent requests). A timed prompt finds no prefix of an
     earlier one in a cache: `run` forgets it, or the server is started that way.
     """
+
+    def stream(self, request: Request, say: Say) -> Answer:
+        """Answer one request, and say its text while it comes: whole characters, and nothing of a stop string.
+
+        The pieces joined are the answer's `text`, which is that of `run`. An exception raised by `say` ends the
+        generation at that token and comes out of here; the runner is then as ready as before. `token_ids` may be None
+        where the engine tells them of whole answers only.
+        """
+        ...
 
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them. Raises Unsupported where the engine does not tell."""
