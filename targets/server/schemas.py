@@ -201,7 +201,10 @@ def allowed(limits: Limits) -> dict[str, Any]:
         "questions": texts,
         "contexts": texts,
         "prompt": one_or_many(text, texts),
+        "text": text,
+        "system": text | None,
         "max_tokens": tokens | None,
+        "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
         "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)] | None,
     }
