@@ -70,7 +70,7 @@ class TransformersGenerator(Closing):
                 answers[row] = self._answer(prompts[row], ids, decoding)
         return [answers[row] for row in range(len(batch))]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         decoding = Decoding.of(request, self.task.max_tokens)
         prompt = self.reader.read(request, decoding.max_tokens)
@@ -79,6 +79,7 @@ class TransformersGenerator(Closing):
 
         def hear(token: int) -> None:
             heard.append(token)
+            tick()
             if self.reader.settled(token):
                 text.upto(self.reader.text(prompt.ids, heard))
 

@@ -85,15 +85,20 @@ class ChatSession:
     async def serve(self) -> None:
         """Serve the client."""
         try:
-            while await self._next():
-                pass
-        except Ended as end:
-            await self._send(frames.failed(end.problem))
-            await self._socket.close(end.code, end.problem.detail[:120])
+            await self._serve()
         except WebSocketDisconnect:
             pass  # while something was sent to it
         finally:
             await self._stop()
+
+    async def _serve(self) -> None:
+        try:
+            while await self._next():
+                pass
+        except Ended as end:
+            await self._stop()
+            await self._send(frames.failed(end.problem))
+            await self._socket.close(end.code, end.problem.detail[:120])
 
     async def _next(self) -> bool:
         """Wait for a frame or for the end of an answer, and act on it; False when the client has left."""
@@ -127,8 +132,8 @@ class ChatSession:
             raise Ended(TOO_BIG, Problem(413, told))
         try:
             await self._obey(self._read(raw))
-        except Problem as problem:
-            await self._send(frames.failed(problem))
+        except FORESEEN as error:
+            await self._send(frames.failed(problem_of(error)))
         return True
 
     async def _obey(self, frame: AnyFrame) -> None:

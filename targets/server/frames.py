@@ -14,6 +14,7 @@ from targets.server.problems import Problem
 
 Frame: TypeAlias = dict[str, Any]
 
+AGAIN = "Retry-After"
 TOLD = ("text", "finish", "output_tokens", "tokens", "truncated")
 """What is told of an answer at its end."""
 
@@ -34,8 +35,9 @@ def done(answer: Answer, more: Mapping[str, Any]) -> Frame:
 
 
 def failed(problem: Problem) -> Frame:
-    """A problem, but for its own `type`, which says nothing."""
-    return {**problem.document(None), "type": "error"}
+    """A problem, but for its own `type`, which says nothing; with the seconds after which to try again."""
+    again = {"retry_after": int(problem.headers[AGAIN])} if AGAIN in problem.headers else {}
+    return {**problem.document(None), **again, "type": "error"}
 
 
 @dataclass(frozen=True)
