@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures import cases
-from fixtures.cases import Case, Selection, cells, existing, importable, select, unavailable
+from fixtures.cases import Case, Selection, cells, existing, select, unavailable
 from fixtures.devices import planned
 from targets.api import Requirement, UserError
+from targets.availability import importable
 from targets.optimization import Optimization
 from targets.registry import backends, devices, optimizations, tasks
 
