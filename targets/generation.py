@@ -57,7 +57,8 @@ class Decoding:
     """How tokens are chosen and when it ends. Temperature 0 is greedy.
 
     `ignore_eos`: the end token is not honoured (nor chosen), so that exactly `max_tokens` come: the pinned length that
-    timings need. `stop`: strings that end the answer; they are not part of it.
+    timings need. `min_tokens`: the end token is not chosen before so many. `stop`: strings that end the answer, however
+    short it is; they are not part of it.
     """
 
     max_tokens: int = MAX_TOKENS
@@ -66,13 +67,16 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    min_tokens: int = 0
 
     @classmethod
-    def of(cls, request: Request, max_tokens: int = MAX_TOKENS) -> Decoding:
+    def of(cls, request: Request, max_tokens: int = MAX_TOKENS, *, holds_back: bool = False) -> Decoding:
         """The settings of a request; `max_tokens` where it names none.
 
+        `holds_back`: whether the engine can keep the end token from being chosen until there are `min_tokens`.
+
         Raises:
-            UserError: a value is out of range.
+            UserError: a value is out of range, or is more than the engine can do.
         """
         given = {name: request[name] for name in cls.__dataclass_fields__ if name in request}
         found = cls(**{"max_tokens": max_tokens, **given, "stop": tuple(given.get("stop", ()))})
@@ -81,6 +85,8 @@ class Decoding:
             ("temperature", found.temperature, found.temperature >= 0, "0 (greedy) or more"),
             ("top_p", found.top_p, 0 < found.top_p <= 1, "above 0, and 1 at most"),
             ("stop", found.stop, all(found.stop), "strings that are not empty"),
+            ("min_tokens", found.min_tokens, 0 <= found.min_tokens <= found.max_tokens, f"0 to {found.max_tokens}"),
+            ("min_tokens", found.min_tokens, holds_back or not found.min_tokens, "0: this engine cannot hold an end back"),
         ):
             if not right:
                 raise UserError(f"{name} is {value!r}, should be {wanted}")

@@ -26,6 +26,9 @@ KEPT = (
 """What is taken over of a model's own generation settings. Penalties, beams and temperatures are not: greedy means the
 most probable token in every engine."""
 
+DRAFTING = {"assistant_model", "prompt_lookup_num_tokens"}
+"""Options of `generate` with which it takes no `min_new_tokens`."""
+
 
 class TransformersGenerator(Closing):
     """A loaded generator. `options` go to every call of `generate`; `close` of the backend is called once.
@@ -60,7 +63,7 @@ class TransformersGenerator(Closing):
 
     def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
         """Answer a batch, in order: requests decoded alike go together, sampled ones alone, each with its own seed."""
-        decodings = [Decoding.of(request, self.task.max_tokens) for request in batch]
+        decodings = [self._decoding(request) for request in batch]
         prompts = [self.reader.read(*pair) for pair in zip(batch, (each.max_tokens for each in decodings), strict=True)]
         tell = None if tick is no_tick else lambda _: tick()
         answers: dict[int, Answer] = {}
@@ -72,7 +75,7 @@ class TransformersGenerator(Closing):
 
     def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
-        decoding = Decoding.of(request, self.task.max_tokens)
+        decoding = self._decoding(request)
         prompt = self.reader.read(request, decoding.max_tokens)
         text = GrowingText(say, decoding.stop)
         heard: list[int] = []
@@ -90,7 +93,7 @@ class TransformersGenerator(Closing):
 
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them, special tokens and chat template included."""
-        return self.reader.read(request, Decoding.of(request, self.task.max_tokens).max_tokens).ids
+        return self.reader.read(request, self._decoding(request).max_tokens).ids
 
     def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
         """Per request one float32 array, computed in one pass without padding.
@@ -120,6 +123,9 @@ class TransformersGenerator(Closing):
         if self._close is not None:
             self._close()
             self._close = None
+
+    def _decoding(self, request: Request) -> Decoding:
+        return Decoding.of(request, self.task.max_tokens, holds_back=not DRAFTING & self._options.keys())
 
     def _generate(
         self, prompts: Sequence[list[int]], decoding: Decoding, tell: Callable[[int], None] | None
@@ -170,6 +176,7 @@ class TransformersGenerator(Closing):
             **chosen,
             do_sample=not decoding.greedy,
             max_new_tokens=decoding.max_tokens,
+            min_new_tokens=decoding.min_tokens or None,
             pad_token_id=self.pad,
             eos_token_id=list(self.ends) or None,
         )
@@ -194,7 +201,7 @@ class TransformersGenerator(Closing):
     def _forced(self, request: Request) -> Floats:
         import torch
 
-        decoding = Decoding.of({**request, "temperature": 0.0}, self.task.max_tokens)
+        decoding = self._decoding({**request, "temperature": 0.0})
         prompt = self.reader.read(request, output=0)
         ids, mask = self._padded([prompt.ids])
         extra = {}

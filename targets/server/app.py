@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.registry import did_you_mean
@@ -21,25 +19,17 @@ from targets.server.routes import operations, tasks
 from targets.server.service import Service
 from targets.server.settings import Settings
 
-LOG = logging.getLogger("targets.server")
-CLIENT_CLOSED_REQUEST = 499
-"""What nginx calls a client that did not wait; nobody reads it but the access log."""
 ABOUT = """Encoders and generators on this machine's own engines. Errors are problem details (RFC 9457)."""
 
 
-def create_app(
-    settings: Settings, service: Service | None = None, *, on_fatal: Callable[[BaseException], None] | None = None
-) -> FastAPI:
-    """The server as an ASGI application, which starts and ends its service.
+def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+    """The server as an ASGI application, which starts its service before it takes requests, and closes it at its end.
 
-    The models load after the application has started, so that /health answers meanwhile, and /ready says how far it
-    is. `on_fatal` is called if they cannot be loaded; without it the error is logged, and /ready keeps saying so.
+    An error of the start (UserError for what the user can mend) comes out of the application's lifespan.
     """
     service = service or Service(settings)
     document = Document(settings)
-    app = FastAPI(
-        title="Edge NLP server", version="1", description=ABOUT, lifespan=lifespan(service, on_fatal), redoc_url=None
-    )
+    app = FastAPI(title="Edge NLP server", version="1", description=ABOUT, lifespan=lifespan(service), redoc_url=None)
     app.router.redirect_slashes = False
     app.state.service = service
     operations.add(app, service, document)
@@ -49,27 +39,15 @@ def create_app(
     return app
 
 
-def lifespan(
-    service: Service, on_fatal: Callable[[BaseException], None] | None
-) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
-    """What surrounds the life of an app: the service starts beside it, and is closed after it."""
+def lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    """What surrounds the life of an app."""
 
     @contextlib.asynccontextmanager
     async def living(app: FastAPI) -> AsyncIterator[None]:
-        def started(task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
-            if error is not None and on_fatal is not None:
-                on_fatal(error)
-            elif error is not None:
-                LOG.error("the models cannot be loaded: %s", error)
-
-        starting = asyncio.create_task(service.start())
-        starting.add_done_callback(started)
+        await service.start()
         try:
             yield
         finally:
-            starting.cancel()
-            await asyncio.wait([starting])
             await service.close()
 
     return living
@@ -93,9 +71,6 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return Problem.of_mistakes(error.errors()).response(request.scope)
 
-    async def gone(request: Request, error: Exception) -> Response:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-
     async def unforeseen(request: Request, error: Exception) -> Response:
         return Problem(500, "the server failed; its log says how").response(request.scope)
 
@@ -104,7 +79,6 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Problem, problem)
     app.add_exception_handler(HTTPException, unrouted)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unforeseen)
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from targets.server.batcher import Closed, DeadlinePassed, QueueFull
-from targets.server.engine import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
 from targets.server.problems import Problem
 from targets.server.service import TaskNotServed
+
+CLIENT_CLOSED_REQUEST = 499
+"""What nginx calls it when a client did not wait; nobody reads it but the metrics and the access log."""
 
 FAULTS: dict[type[Exception], Callable[[Any], Problem]] = {
     QueueFull: lambda error: Problem.later(429, str(error), error.retry_after_s),
     DeadlinePassed: lambda error: Problem(504, str(error)),
     Closed: lambda error: Problem.later(503, str(error)),
-    EngineBusyStarting: lambda error: Problem.later(503, str(error)),
-    EngineDied: lambda error: Problem.later(503, "the process of the model ended under this request, and is restarted"),
+    EngineBusyStarting: lambda error: Problem.later(503, str(error), error.retry_after_s),
+    EngineDied: lambda error: Problem.later(503, str(error)),
     TargetRefused: lambda error: Problem(422, str(error)),
     TargetFailed: lambda error: Problem(500, "the model failed on this request; the server's log says how"),
     TaskNotServed: lambda error: Problem(404, str(error)),
+    ClientDisconnect: lambda error: Problem(CLIENT_CLOSED_REQUEST, "the client left before its answer"),
 }
 """By the exception's class: what the client is told."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from pydantic import ValidationError
@@ -69,7 +69,7 @@ class Problem(Exception):
 
     def document(self, request_id: str | None) -> dict[str, Any]:
         """The problem as RFC 9457 has it."""
-        title = HTTPStatus(self.status).phrase
+        title = responses.get(self.status, "Client Closed Request")  # 499 is nginx's own
         told = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail}
         return told | ({} if request_id is None else {"instance": request_id}) | self.extra
 

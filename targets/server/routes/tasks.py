@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from targets.api import Answer
 from targets.server import answers, schemas
 from targets.server.body import Reader, deadline_s
 from targets.server.disconnect import WhileConnected
+from targets.server.faults import problem_of
 from targets.server.openapi import Document
 from targets.server.service import Service
 from targets.server.settings import Limits
@@ -61,14 +63,26 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
 def endpoint(route: TaskRoute, reader: Reader[schemas.Body], service: Service, limits: Limits) -> Endpoint:
     """What answers requests to a route."""
 
-    async def answer(request: Request) -> Response:
+    metrics = service.metrics.task(route.task)
+
+    async def answered(request: Request) -> bytes:
         body = await reader.read(request)
         asked = body.requests()
         within_s = deadline_s(request.scope, limits.deadline_s)
         async with WhileConnected(request.receive):
             found = await service.answers(route.task, asked, within_s, body.width)
         told = {"model": service.model(route.task), "results": [shown(each, body.with_ids) for each in found]}
-        return Response(to_json(told, inf_nan_mode="null"), media_type="application/json")
+        return to_json(told, inf_nan_mode="null")
+
+    async def answer(request: Request) -> Response:
+        began, status = perf_counter(), 200
+        try:
+            return Response(await answered(request), media_type="application/json")
+        except Exception as error:
+            status = problem_of(error).status
+            raise
+        finally:
+            metrics.answered(status, perf_counter() - began)
 
     return answer
 
