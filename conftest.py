@@ -18,4 +18,6 @@ pytest_plugins = [
     "fixtures.fleet.parallel",
     "fixtures.fleet.run",
     "fixtures.power.run",
+    "fixtures.serving.options",
+    "fixtures.serving.run",
 ]
