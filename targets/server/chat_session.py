@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from starlette.types import Message as Event
@@ -18,6 +19,7 @@ from targets.server.chat_frames import AnyFrame, CancelFrame, MessageFrame, Rese
 from targets.server.conversation import Conversation
 from targets.server.drain import turn
 from targets.server.event_stream import FORESEEN
+from targets.server.faults import CLIENT_CLOSED_REQUEST as CANCELLED
 from targets.server.faults import problem_of
 from targets.server.problems import Problem
 from targets.server.rate import TokenBucket
@@ -151,6 +153,7 @@ class ChatSession:
             await self._send({"type": "reset"})
 
     async def _answer(self, reply: Reply, messages: list[Message], decoding: dict[str, Any]) -> None:
+        began, status = perf_counter(), CANCELLED
         self._socket.scope.setdefault("state", {})
         with turn(self._socket.scope):
             try:
@@ -161,11 +164,16 @@ class ChatSession:
                             reply.pieces.append(item)
                             await self._send(frames.token(item))
                         else:
+                            status = 200
                             await self._finish(reply, item)
             except FORESEEN as error:
-                await self._send(frames.failed(problem_of(error)))
+                problem = problem_of(error)
+                status = problem.status
+                await self._send(frames.failed(problem))
             except WebSocketDisconnect:
                 pass  # the client has left, as the next frame will say
+            finally:
+                self._service.metrics.task("chat").answered(status, perf_counter() - began)
 
     async def _finish(self, reply: Reply, answer: Answer) -> None:
         """Remember an answer, and tell its end."""

@@ -73,6 +73,11 @@ class Body(BaseModel):
         """Whether the ids of the new tokens are wanted."""
         return False
 
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is wanted while it is made. Raises Problem where that cannot be."""
+        return False
+
 
 class Batched(Body):
     """Bodies of several texts."""
@@ -177,6 +182,13 @@ class Prompts(Body):
     def with_ids(self) -> bool:
         """As asked for."""
         return self.return_token_ids
+
+    @property
+    def streams(self) -> bool:
+        """As asked for, of one prompt."""
+        if self.stream and isinstance(self.prompt, list) and len(self.prompt) > 1:
+            raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
+        return self.stream
 
 
 def sampling(

@@ -14,7 +14,7 @@ from targets.server import openai_answers as made
 from targets.server.body import Reader, deadline_s
 from targets.server.default_length import context_of, default_length
 from targets.server.disconnect import WhileConnected
-from targets.server.event_stream import MEDIA_TYPE, EventStream, events, with_first
+from targets.server.event_stream import MEDIA_TYPE, EventStream, counted
 from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
 from targets.server.openai_errors import of_openai, shaped
 from targets.server.openapi import Document
@@ -37,15 +37,17 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
         body = limited(ChatCompletionBody, limits)
         told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion)
         routes.chat_reader = Reader(body)
+        chat = counted(service.metrics.task("chat"), routes.chat)
         app.router.add_api_route(
-            "/v1/chat/completions", routes.chat, methods=["POST"], response_class=Response, **streaming(told)
+            "/v1/chat/completions", chat, methods=["POST"], response_class=Response, **streaming(told)
         )
     if "generation" in service.engines:
         prompts = limited(CompletionBody, limits)
         told = document.task("completions", "Prompts, continued", prompts, made.Completion)
         routes.completion_reader = Reader(prompts)
+        completion = counted(service.metrics.task("generation"), routes.completion)
         app.router.add_api_route(
-            "/v1/completions", routes.completion, methods=["POST"], response_class=Response, **streaming(told)
+            "/v1/completions", completion, methods=["POST"], response_class=Response, **streaming(told)
         )
 
 
@@ -87,9 +89,7 @@ class OpenAiRoutes:
             asked = body.request(room, self._limits.max_text_chars)
             if body.stream:
                 chunks = made.Chunks(model, chat=True, counted=body.usage_wanted)
-                return EventStream(
-                    await with_first(events(self._service.stream("chat", asked), chunks), request.receive)
-                )
+                return await EventStream(self._service.stream("chat", asked), chunks).begun(request.receive)
             within_s = deadline_s(request.scope, self._limits.deadline_s)
             async with WhileConnected(request.receive):
                 answer = await self._service.answer("chat", asked, within_s)
@@ -106,7 +106,7 @@ class OpenAiRoutes:
                     raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
                 chunks = made.Chunks(model, chat=False, counted=body.usage_wanted)
                 stream = self._service.stream("generation", asked[0])
-                return EventStream(await with_first(events(stream, chunks), request.receive))
+                return await EventStream(stream, chunks).begun(request.receive)
             within_s = deadline_s(request.scope, self._limits.deadline_s)
             async with WhileConnected(request.receive):
                 answers = await self._service.answers("generation", asked, within_s, None)

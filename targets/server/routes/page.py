@@ -24,7 +24,7 @@ def add(app: FastAPI) -> None:
         "Cache-Control": "no-cache",
     }
 
-    async def page(request: Request) -> Response:
+    async def page(_: Request) -> Response:
         return Response(content, media_type="text/html", headers=headers)
 
     app.router.add_api_route("/", page, methods=["GET"], response_class=Response, include_in_schema=False)
