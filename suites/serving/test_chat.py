@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 
@@ -22,6 +23,8 @@ LONG = {"max_tokens": 256, "temperature": 1.5, "seed": 3}
 """A hot model seldom finds its end token, so the answer is long; the seed makes it the same each time."""
 QUESTION = "What is my number?"
 PEOPLE = 8
+BAD = ("{", "[]", "null", '"text"', '{"type": "shout"}', '{"type": "message"}', '{"type": "message", "text": 3}')
+"""Frames that are none."""
 
 
 @pytest.fixture
@@ -111,7 +114,7 @@ def spread(moments: list[float], sent: float) -> tuple[float, int]:
 def check_spread(moments: list[float], sent: float, pieces: int, tokens: int) -> None:
     """Assert that pieces came one by one, from early on until the end."""
     share, times = spread(moments, sent)
-    gaps = [(b - a) * 1e3 for a, b in zip(moments, moments[1:], strict=False)]
+    gaps = [(b - a) * 1e3 for a, b in pairwise(moments)]
     told = (
         f"{tokens} tokens in {pieces} pieces, the first after {(moments[0] - sent) * 1e3:.1f} ms, the last after"
         f" {(moments[-1] - sent) * 1e3:.1f} ms, {statistics.median(gaps):.2f} ms between them (median)"
@@ -240,15 +243,7 @@ def test_a_bad_frame_harms_nobody(chatting: Chat) -> None:
     """What is no frame is refused in a sentence, and the chat goes on with what it remembered."""
     first = chatting.ask("Remember the number 84.")
     assert first.text
-    for bad in (
-        "{",
-        "[]",
-        "null",
-        '"text"',
-        '{"type": "shout"}',
-        '{"type": "message"}',
-        '{"type": "message", "text": 3}',
-    ):
+    for bad in BAD:
         end = chatting.turn(bad).end
         assert end["type"] == "error", f"{bad} got {end}"
         assert 400 <= end["status"] < 500, f"{bad} got {end}"

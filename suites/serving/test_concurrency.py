@@ -40,10 +40,10 @@ def test_everyone_gets_their_own_answer(endpoint: Endpoint, served: Server) -> N
     wrong = [
         f"{job[1]!r:.150}: {found}"
         for job, one, other in zip(jobs, alone, together, strict=True)
-        if (found := difference(told(endpoint, one), told(endpoint, other), within))
+        if (found := difference(told(one), told(other), within))
     ]
     assert not wrong, f"{len(wrong)} of {count} answers differ from those given alone:\n" + "\n".join(wrong[:5])
-    different = len({repr(told(endpoint, each)) for each in alone}) / count
+    different = len({repr(told(each)) for each in alone}) / count
     batches = after.since(before, "nlp_batch_size_count", task=endpoint.task)
     gathered = after.since(before, "nlp_batch_size_sum", task=endpoint.task)
     report.attach_text("how", f"{count} texts in {batches:.0f} batches; {different:.0%} of the answers are unique")
@@ -61,7 +61,7 @@ def test_batched_answers_are_the_runners_own(served: Server, direct: Direct, has
         within = tolerance(served.facts()["tasks"][endpoint.task]["optimization"])
         expected = direct.answers(endpoint.task, requests)
         for job, wanted, found in zip(jobs, expected, answered(ask_all(served, jobs, CLIENTS), jobs), strict=True):
-            wrong = unlike(endpoint, wanted, found, within)
+            wrong = unlike(wanted, found, within)
             assert wrong is None, f"{job[1]!r:.150}: {wrong}"
 
 
@@ -75,9 +75,9 @@ def test_parameters_do_not_mix(served: Server, has: Has) -> None:
     alone = answered(ask_all(served, jobs, 1), jobs)
     together = answered(ask_all(served, jobs, 25), jobs)
     for job, one, other in zip(jobs, alone, together, strict=True):
-        wrong = difference(told(endpoint, one), told(endpoint, other), 0.0)
+        wrong = difference(told(one), told(other), 0.0)
         assert wrong is None, f"{job[1]}: {wrong}"
-        assert told(endpoint, other)["output_tokens"] <= job[1]["max_tokens"]
+        assert told(other)["output_tokens"] <= job[1]["max_tokens"]
 
 
 def variations() -> list[dict[str, Any]]:
