@@ -83,7 +83,12 @@ class Decoding:
             ("top_p", found.top_p, 0 < found.top_p <= 1, "above 0, and 1 at most"),
             ("stop", found.stop, all(found.stop), "strings that are not empty"),
             ("min_tokens", found.min_tokens, 0 <= found.min_tokens <= found.max_tokens, f"0 to {found.max_tokens}"),
-            ("min_tokens", found.min_tokens, holds_back or not found.min_tokens, "0: this engine cannot hold an end back"),
+            (
+                "min_tokens",
+                found.min_tokens,
+                holds_back or not found.min_tokens,
+                "0: this engine cannot hold an end back",
+            ),
         ):
             if not right:
                 raise UserError(f"{name} is {value!r}, should be {wanted}")

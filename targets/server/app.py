@@ -43,7 +43,7 @@ def lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncCo
     """What surrounds the life of an app."""
 
     @contextlib.asynccontextmanager
-    async def living(app: FastAPI) -> AsyncIterator[None]:
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         try:
             yield
@@ -71,7 +71,7 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return Problem.of_mistakes(error.errors()).response(request.scope)
 
-    async def unforeseen(request: Request, error: Exception) -> Response:
+    async def unforeseen(request: Request, _error: Exception) -> Response:
         return Problem(500, "the server failed; its log says how").response(request.scope)
 
     for kind in FAULTS:

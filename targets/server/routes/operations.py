@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from pydantic_core import to_json
-from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.server import answers
@@ -16,10 +15,10 @@ from targets.server.service import Service
 def add(app: FastAPI, service: Service, document: Document) -> None:
     """The three routes. They take no key and no load: a probe must not fail because the server is busy."""
 
-    async def health(request: Request) -> Response:
+    async def health() -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")
 
-    async def ready(request: Request) -> Response:
+    async def ready() -> Response:
         tasks = service.states()
         if service.ready:
             return Response(to_json({"status": "ready", "tasks": tasks}), media_type="application/json")
@@ -28,7 +27,7 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
         problem.extra["tasks"] = tasks
         raise problem
 
-    async def metrics(request: Request) -> Response:
+    async def metrics() -> Response:
         return Response(service.metrics.render(), media_type=service.metrics.content_type)
 
     for path, endpoint, told in (

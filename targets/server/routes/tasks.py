@@ -62,7 +62,6 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
 
 def endpoint(route: TaskRoute, reader: Reader[schemas.Body], service: Service, limits: Limits) -> Endpoint:
     """What answers requests to a route."""
-
     metrics = service.metrics.task(route.task)
 
     async def answered(request: Request) -> bytes:
