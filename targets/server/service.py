@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from targets.api import Answer, Request, Unavailable, UserError
@@ -113,7 +113,7 @@ class Service:
             found += await together([lane.answer(each, deadline) for each in requests[start : start + step]])
         return found
 
-    def stream(self, task: str, request: Request) -> AsyncIterator[str | Answer]:
+    def stream(self, task: str, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation."""
         return self._lane(task).stream(request)
 
