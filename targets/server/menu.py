@@ -101,7 +101,8 @@ def _format(task: str, model: str) -> str:
 
 def _refusal(task: Task, backend: str | None, optimization: str | None, model_format: str) -> str:
     """Why nothing was found, and what there is."""
-    asked = " with ".join(name for name in (backend, optimization) if name) or "no backend that is installed"
+    asked = " with ".join(name for name in (backend, optimization) if name)
+    who = f"{asked} does not serve" if asked else "nothing here serves"
     every = [
         f"{name} with {', '.join(found)}"
         for name, engine in backends.items()
@@ -109,6 +110,6 @@ def _refusal(task: Task, backend: str | None, optimization: str | None, model_fo
         and (found := [technique for technique in optimizations if exists(task, name, technique, model_format)])
     ]
     return (
-        f"{asked} does not serve {task.name} from a model in the format {model_format}; these do: {'; '.join(every)}."
+        f"{who} {task.name} from a model in the format {model_format}; these do: {'; '.join(every) or 'none'}."
         f" Set --{task.name}-backend and --{task.name}-optimization, or leave {task.name} out of --tasks"
     )

@@ -174,7 +174,7 @@ def _of_file(path: Path) -> Given:
 def _flat(path: Path) -> Iterator[tuple[str, Any]]:
     """Keys and values; those of a mapping below a task's name as TASK-KEY."""
     try:
-        found = yaml.safe_load(read_text(path))
+        found = yaml.load(read_text(path), Loader=yaml.BaseLoader)  # text only: `cache: off` is no boolean
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
@@ -189,8 +189,6 @@ def _flat(path: Path) -> Iterator[tuple[str, Any]]:
 def _as_text(value: Any, where: str) -> str:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (str, int, float)):
-        return str(value)
+    if isinstance(value, str):
+        return value
     raise UserError(f"{where} is {value!r}; text, a number, true, false or a list of texts was expected")
