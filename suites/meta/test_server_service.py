@@ -254,6 +254,16 @@ def test_streams_say_pieces_and_the_answer() -> None:
     with_service(use, batching=Batching(max_queue=1))
 
 
+def test_the_device_is_measured_when_wanted() -> None:
+    """With monitoring, the metrics hold the device's sensors; without it, none of them is read."""
+
+    async def use(service: Service, engine: Any) -> bytes:
+        return service.metrics.render()
+
+    assert b"nlp_device_" in with_service(use, enable_monitoring=True)
+    assert b"nlp_device_" not in with_service(use)
+
+
 def test_an_unknown_task_is_refused() -> None:
     """A task without an engine is named, with those that have one."""
 

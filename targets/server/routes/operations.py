@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import FastAPI
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -28,7 +30,8 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
         raise problem
 
     async def metrics() -> Response:
-        return Response(service.metrics.render(), media_type=service.metrics.content_type)
+        text = await asyncio.to_thread(service.metrics.render)  # with device telemetry it reads sensors
+        return Response(text, media_type=service.metrics.content_type)
 
     for path, endpoint, told in (
         ("/health", health, document.operation("Whether the server is alive", answers.Health)),
