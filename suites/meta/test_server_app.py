@@ -57,13 +57,19 @@ def test_a_bare_list_is_a_body(path: str) -> None:
         ("/sentiment", {"texts": ["a"], "batch_size": None}, {}, {"text": "a"}, None),
         ("/qa", {"questions": ["q"], "contexts": ["c"]}, {"batch_size": 1}, {"question": "q", "context": "c"}, 1),
         ("/summarize", ["a"], {"max_length": 9}, {"text": "a", "max_tokens": 9}, None),
-        ("/summarize", {"texts": ["a"], "min_length": 5}, {}, {"text": "a", "min_tokens": 5}, None),
-        ("/summarize", {"texts": ["a"], "min_length": 0}, {}, {"text": "a"}, None),
+        ("/summarize", {"texts": ["a"], "min_length": 5}, {}, {"text": "a", "max_tokens": 16, "min_tokens": 5}, None),
+        ("/summarize", {"texts": ["a"], "min_length": 0}, {}, {"text": "a", "max_tokens": 16}, None),
         ("/translate", {"texts": ["a"], "max_length": 9}, {}, {"text": "a", "max_tokens": 9}, None),
-        ("/generate", {"prompt": "a"}, {}, {"prompt": "a"}, None),
-        ("/generate", {"prompt": "a", "seed": 7, "top_p": 0.5}, {}, {"prompt": "a"}, None),
-        ("/generate", {"prompt": "a", "stop": "x"}, {}, {"prompt": "a", "stop": ["x"]}, None),
-        ("/generate", {"prompt": "a", "stop": ["x", "y"]}, {}, {"prompt": "a", "stop": ["x", "y"]}, None),
+        ("/generate", {"prompt": "a"}, {}, {"prompt": "a", "max_tokens": 16}, None),
+        ("/generate", {"prompt": "a", "seed": 7, "top_p": 0.5}, {}, {"prompt": "a", "max_tokens": 16}, None),
+        ("/generate", {"prompt": "a", "stop": "x"}, {}, {"prompt": "a", "max_tokens": 16, "stop": ["x"]}, None),
+        (
+            "/generate",
+            {"prompt": "a", "stop": ["x", "y"]},
+            {},
+            {"prompt": "a", "max_tokens": 16, "stop": ["x", "y"]},
+            None,
+        ),
         (
             "/generate",
             {"prompt": "a", "temperature": 1e-300, "max_tokens": 2},
@@ -74,7 +80,7 @@ def test_a_bare_list_is_a_body(path: str) -> None:
     ],
 )
 def test_what_is_asked_reaches_the_target(path: str, body: Any, query: Any, request_: Any, width: int | None) -> None:
-    """Options stand in the body or in the query, and become the keys that targets know; defaults add none."""
+    """Options stand in the body or in the query, and become the keys that targets know; the length is bounded."""
 
     async def use(web: httpx.AsyncClient, service: FakeService) -> Any:
         response = await web.post(path, json=body, params=query)

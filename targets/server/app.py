@@ -29,7 +29,14 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     """
     service = service or Service(settings)
     document = Document(settings)
-    app = FastAPI(title="Edge NLP server", version="1", description=ABOUT, lifespan=lifespan(service), redoc_url=None)
+    app = FastAPI(
+        title="Edge NLP server",
+        version="1",
+        description=ABOUT,
+        lifespan=lifespan(service),
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     app.router.redirect_slashes = False
     app.state.service = service
     operations.add(app, service, document)
