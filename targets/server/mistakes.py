@@ -57,7 +57,7 @@ def field(place: Sequence[int | str]) -> str:
             name += f"[{part}]"
         elif part not in TAGS:
             name += f"{'.' if name else ''}{part[:LONGEST_NAME]}"
-    return name.encode(errors="replace").decode() if name[:1] != "[" else f"body{name}" if name else "body"
+    return name if name and name[0] != "[" else f"body{name}"
 
 
 def sentence(place: str, error: ErrorDetails) -> str:
@@ -78,7 +78,7 @@ def number(value: Any) -> str:
     """A number, or its size where its digits would fill the line."""
     if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
         return "a number of very many digits"
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 SENTENCES: Mapping[str, str] = {
