@@ -73,7 +73,7 @@ class TransformersGenerator(Closing):
                 answers[row] = self._answer(prompts[row], ids, decoding)
         return [answers[row] for row in range(len(batch))]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         decoding = self._decoding(request)
         prompt = self.reader.read(request, decoding.max_tokens)
@@ -82,6 +82,7 @@ class TransformersGenerator(Closing):
 
         def hear(token: int) -> None:
             heard.append(token)
+            tick()
             if self.reader.settled(token):
                 text.upto(self.reader.text(prompt.ids, heard))
 

@@ -89,10 +89,10 @@ class LlamaRunner(Closing):
         """Answer a batch, in order."""
         return [self._answer(request, tick) for request in batch]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)
-        made = self._answer(request, no_tick, text)
+        made = self._answer(request, tick, text)
         text.end(made["text"])
         return made
 

@@ -15,7 +15,7 @@ from targets.registry import did_you_mean
 from targets.server.faults import FAULTS, problem_of
 from targets.server.openapi import Document
 from targets.server.problems import Problem
-from targets.server.routes import operations, tasks
+from targets.server.routes import chat, openai, operations, page, tasks
 from targets.server.service import Service
 from targets.server.settings import Settings
 
@@ -41,6 +41,9 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     app.state.service = service
     operations.add(app, service, document)
     tasks.add(app, service, document)
+    openai.add(app, service, document)
+    chat.add(app, service)
+    page.add(app)
     document.install(app)
     handle_errors(app)
     return app

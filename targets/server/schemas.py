@@ -76,6 +76,11 @@ class Body(BaseModel):
         """Whether the ids of the new tokens are wanted."""
         return False
 
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is wanted while it is made. Raises Problem where that cannot be."""
+        return False
+
 
 class Batched(Body):
     """Bodies of several texts."""
@@ -180,6 +185,13 @@ class Prompts(Body):
         """As asked for."""
         return self.return_token_ids
 
+    @property
+    def streams(self) -> bool:
+        """As asked for, of one prompt."""
+        if self.stream and isinstance(self.prompt, list) and len(self.prompt) > 1:
+            raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
+        return self.stream
+
 
 def sampling(
     max_tokens: int | None, temperature: float, top_p: float, seed: int, stop: str | Sequence[str] | None
@@ -203,7 +215,10 @@ def allowed(limits: Limits) -> dict[str, Any]:
         "questions": texts,
         "contexts": texts,
         "prompt": one_or_many(text, texts),
+        "text": text,
+        "system": text | None,
         "max_tokens": tokens | None,
+        "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
         "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)],
     }

@@ -130,14 +130,12 @@ class Worker:
         if not hasattr(self.target, "stream"):
             raise UserError(f"{self.order.backend} does not stream {self.order.task}: ask without streaming")
         began = time.perf_counter()
-        answer = self.target.stream(request, self.say)
+        answer = self.target.stream(request, self.say, self.alive)
         return {"answers": [answer], "run_s": time.perf_counter() - began, "tokenize_s": None}
 
     def say(self, piece: str) -> None:
-        """Send a piece of the answer, unless it is no longer wanted."""
-        self.listen()
-        if piece:
-            self.channel.send({"job": self.job, "piece": piece})
+        """Send a piece of the answer."""
+        self.channel.send({"job": self.job, "piece": piece})
 
     def alive(self) -> None:
         """A token has come: listen, and tell now and then."""

@@ -1,0 +1,143 @@
+"""The routes that clients of OpenAI's API can use: chat completions, completions, and the list of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from targets.registry import did_you_mean
+from targets.server import openai_answers as made
+from targets.server.body import Reader, deadline_s
+from targets.server.default_length import context_of, default_length
+from targets.server.disconnect import WhileConnected
+from targets.server.event_stream import MEDIA_TYPE, EventStream, counted
+from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
+from targets.server.openai_errors import of_openai, shaped
+from targets.server.openapi import Document
+from targets.server.problems import Problem
+from targets.server.schemas import limited
+from targets.server.service import Service
+
+TASKS = ("chat", "generation")
+
+
+def add(app: FastAPI, service: Service, document: Document) -> None:
+    """Those routes whose task is served, and the models of both."""
+    routes = OpenAiRoutes(service)
+    limits = service.settings.limits
+    models = document.operation("The models that these routes serve", made.ServedModels, 503)
+    model = document.operation("One of them", made.ServedModel, 404, 503)
+    app.router.add_api_route("/v1/models", routes.models, methods=["GET"], response_class=Response, **models)
+    app.router.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"], response_class=Response, **model)
+    if "chat" in service.engines:
+        body = limited(ChatCompletionBody, limits)
+        told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion)
+        routes.chat_reader = Reader(body)
+        chat = counted(service.metrics.task("chat"), routes.chat)
+        app.router.add_api_route(
+            "/v1/chat/completions", chat, methods=["POST"], response_class=Response, **streaming(told)
+        )
+    if "generation" in service.engines:
+        prompts = limited(CompletionBody, limits)
+        told = document.task("completions", "Prompts, continued", prompts, made.Completion)
+        routes.completion_reader = Reader(prompts)
+        completion = counted(service.metrics.task("generation"), routes.completion)
+        app.router.add_api_route(
+            "/v1/completions", completion, methods=["POST"], response_class=Response, **streaming(told)
+        )
+
+
+def streaming(told: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for a route that may also answer with events."""
+    told["responses"][200]["content"][MEDIA_TYPE] = {"schema": {"type": "string"}}
+    return told
+
+
+class OpenAiRoutes:
+    """The endpoints."""
+
+    chat_reader: Reader[ChatCompletionBody]
+    completion_reader: Reader[CompletionBody]
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._limits = service.settings.limits
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models."""
+        with shaped():
+            return answered({"object": "list", "data": list(self._rows().values())})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/{name}."""
+        with shaped():
+            rows, name = self._rows(), request.path_params["name"]
+            if name not in rows:
+                raise no_model(name, list(rows))
+            return answered(rows[name])
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions."""
+        with shaped():
+            body = await self.chat_reader.read(request)
+            model = self._known(body, "chat")
+            room = default_length(self._service.engines["chat"].facts, self._limits)
+            asked = body.request(room, self._limits.max_text_chars)
+            if body.stream:
+                chunks = made.Chunks(model, chat=True, counted=body.usage_wanted)
+                return await EventStream(self._service.stream("chat", asked), chunks).begun(request.receive)
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
+            async with WhileConnected(request.receive):
+                answer = await self._service.answer("chat", asked, within_s)
+            return answered(made.chat_completion(model, answer))
+
+    async def completion(self, request: Request) -> Response:
+        """POST /v1/completions."""
+        with shaped():
+            body = await self.completion_reader.read(request)
+            model = self._known(body, "generation")
+            asked = body.asked()
+            if body.stream:
+                if len(asked) > 1:
+                    raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
+                chunks = made.Chunks(model, chat=False, counted=body.usage_wanted)
+                stream = self._service.stream("generation", asked[0])
+                return await EventStream(stream, chunks).begun(request.receive)
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
+            async with WhileConnected(request.receive):
+                answers = await self._service.answers("generation", asked, within_s, None)
+            return answered(made.completion(model, answers))
+
+    def _known(self, body: Sampled, task: str) -> dict[str, str]:
+        """The model of a task. Raises Problem if the request names another one."""
+        found = self._service.model(task)
+        if body.model not in (None, found["name"], task):
+            raise no_model(str(body.model), [found["name"]])
+        return found
+
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        """The models by name; one that both tasks have is one."""
+        rows = {}
+        for task in TASKS:
+            if task in self._service.engines:
+                name = self._service.model(task)["name"]
+                context = context_of(self._service.engines[task].facts)
+                rows[name] = {"id": name, "object": "model", "created": 0, "owned_by": made.OWNER} | {
+                    "max_model_len": context
+                }
+        return rows
+
+
+def no_model(name: str, known: list[str]) -> Problem:
+    """The refusal of a model that is not there."""
+    told = f"the model {name[:80]!r} does not exist here.{did_you_mean(name, known)}"
+    return of_openai(Problem(404, told), "model_not_found")
+
+
+def answered(content: object) -> Response:
+    """A JSON answer."""
+    return Response(to_json(content), media_type="application/json")
