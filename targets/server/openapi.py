@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from targets.server.answers import ProblemDetails
 from targets.server.body import DEADLINE
+from targets.server.event_stream import MEDIA_TYPE as EVENTS
 from targets.server.problems import MEDIA_TYPE
 from targets.server.schemas import Body
 from targets.server.settings import Settings
@@ -48,6 +49,8 @@ class Document:
     def task(self, name: str, summary: str, body: type[Body], answer: type[BaseModel]) -> dict[str, Any]:
         """Of a route that a model answers: arguments for `add_api_route`."""
         told = self.operation(summary, answer, *TASK_PROBLEMS)
+        if "stream" in body.model_fields:
+            told["responses"][200]["content"][EVENTS] = {"schema": {"type": "string"}}
         extra = {
             "requestBody": {"required": True, "content": {"application/json": {"schema": self.body(body)}}},
             "parameters": [*query(body), self.deadline()],

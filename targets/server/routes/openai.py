@@ -14,7 +14,7 @@ from targets.server import openai_answers as made
 from targets.server.body import Reader, deadline_s
 from targets.server.default_length import context_of, default_length
 from targets.server.disconnect import WhileConnected
-from targets.server.event_stream import MEDIA_TYPE, EventStream, counted
+from targets.server.event_stream import EventStream, counted
 from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
 from targets.server.openai_errors import of_openai, shaped
 from targets.server.openapi import Document
@@ -38,23 +38,13 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
         told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion)
         routes.chat_reader = Reader(body)
         chat = counted(service.metrics.task("chat"), routes.chat)
-        app.router.add_api_route(
-            "/v1/chat/completions", chat, methods=["POST"], response_class=Response, **streaming(told)
-        )
+        app.router.add_api_route("/v1/chat/completions", chat, methods=["POST"], response_class=Response, **told)
     if "generation" in service.engines:
         prompts = limited(CompletionBody, limits)
         told = document.task("completions", "Prompts, continued", prompts, made.Completion)
         routes.completion_reader = Reader(prompts)
         completion = counted(service.metrics.task("generation"), routes.completion)
-        app.router.add_api_route(
-            "/v1/completions", completion, methods=["POST"], response_class=Response, **streaming(told)
-        )
-
-
-def streaming(told: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for a route that may also answer with events."""
-    told["responses"][200]["content"][MEDIA_TYPE] = {"schema": {"type": "string"}}
-    return told
+        app.router.add_api_route("/v1/completions", completion, methods=["POST"], response_class=Response, **told)
 
 
 class OpenAiRoutes:
