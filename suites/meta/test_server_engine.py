@@ -275,6 +275,7 @@ def test_texts_of_users_are_not_logged(tmp_path: Path) -> None:
         with pytest.raises(EngineDied):
             await echo(subject, "kill private words")
         assert await subject.wait_ready(PATIENCE_S)
+        assert log.of("engine_died")
         assert "private" not in str(log.all)
 
     played(play, engine(tmp_path))
@@ -421,6 +422,8 @@ async def main():
     subject, _ = engine(Path(sys.argv[1]))
     await subject.start()
     print(subject.pid, (await subject.run([{"text": "helper"}]))[0]["text"], flush=True)
+    if sys.argv[2] == "left":
+        return
     if sys.argv[2] == "busy":
         asyncio.create_task(subject.run([{"text": "hang"}]))
         await asyncio.sleep(0)
@@ -429,15 +432,16 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("state", ["idle", "busy", "left"])
 def test_an_engine_dies_with_its_server(tmp_path: Path, state: str) -> None:
-    """When the server is killed, its engines and their helpers end, even one that is busy in native code."""
+    """When the server is killed, or leaves without a word, an engine ends with its helpers, even a busy one."""
     command = [sys.executable, "-c", ORPHAN, str(tmp_path), state]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
         assert len(pids) == 2
-        server.kill()
+        if state != "left":
+            server.kill()
     asyncio.run(asyncio.wait_for(until(lambda: all(map(gone, pids))), PATIENCE_S))
 
 

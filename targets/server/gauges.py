@@ -13,8 +13,6 @@ from prometheus_client.registry import Collector
 
 from targets.probe import Probe, is_counter
 
-HELP = {"rapl_j": "Energy of the CPU packages in joules.", "cpu_busy_s": "Seconds of all cores."}
-
 
 @dataclass(frozen=True)
 class Watched:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ class Lane:
 
         return await self._flights.do(name, make, deadline)
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Answer]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of the answer's text as they come, at last the answer. Raises as `answer` does."""
         if self._streams >= self._limit:
             raise QueueFull(self._streams, self._batcher.retry_after_s)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from targets.server.gauges import EngineCollector, Watched
+from targets.probe import Probe
+from targets.server.gauges import DeviceCollector, EngineCollector, Watched
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histogram: the limits that verdicts speak of (50, 100, 200 ms) are among them."""
@@ -86,6 +87,10 @@ class Metrics:
     def watch(self, engine: Watched) -> None:
         """Read an engine's state whenever Prometheus asks."""
         self._engines.watched.append(engine)
+
+    def device(self, probe: Probe) -> None:
+        """Read the device's sensors too, whenever Prometheus asks."""
+        self.registry.register(DeviceCollector(probe))
 
     def render(self) -> bytes:
         """The text that Prometheus reads. Safe in a thread; with device telemetry it reads sensors."""

@@ -142,7 +142,13 @@ def query(body: type[Body]) -> list[dict[str, Any]]:
             "in": "query",
             "required": False,
             "description": fields[name]["description"],
-            "schema": next(part for part in fields[name]["anyOf"] if part["type"] != "null"),
+            "schema": plain(fields[name]),
         }
         for name in body.options
     ]
+
+
+def plain(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field, null apart."""
+    choices: list[dict[str, Any]] = field.get("anyOf", [field])
+    return next(part for part in choices if part["type"] != "null")

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,6 @@ class Worker:
     runner: Runner | None = None
     job: int = 0
     signed: float = 0.0
-    left: bool = field(default=False)
-    """Whether the server closed its end while a job ran."""
 
     @property
     def task(self) -> Task:
@@ -101,6 +99,7 @@ class Worker:
         """Load the target, and answer once: the first call pays for lazy work."""
         order = self.order
         device = of_its_own(order.device, threads)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(order.artifacts / "inductor")
         began = time.perf_counter()
         self.runner = backends[order.backend].load(
             ModelFiles(**{**files, "path": Path(files["path"])}),
@@ -160,7 +159,7 @@ class Worker:
         except Cancelled:
             return {"job": self.job, "cancelled": True}
         except BaseException as error:  # the process's boundary: whatever happens in a target is told
-            traceback.print_exc()
+            traceback.print_tb(error.__traceback__)  # without its message, which may quote a request
             return {"job": self.job, "failed": failure(error)}
 
 
@@ -223,8 +222,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def of_its_own(device: Device, threads: int) -> Device:
     """The device as this engine may use it, and every thread pool told so before it starts."""
-    from dataclasses import replace
-
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:

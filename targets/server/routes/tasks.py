@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.api import Answer
+from targets.registry import tasks
 from targets.server import answers, schemas
 from targets.server.body import Reader, deadline_s
 from targets.server.disconnect import WhileConnected
@@ -48,7 +49,7 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
     limits = service.settings.limits
     for route in ROUTES:
         if route.task in service.engines:
-            body = schemas.limited(route.body, limits)
+            body = schemas.limited(route.body, limits, getattr(tasks[route.task], "max_tokens", None))
             app.router.add_api_route(
                 route.path,
                 endpoint(route, Reader(body), service, limits),
