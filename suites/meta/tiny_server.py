@@ -60,6 +60,8 @@ class Tiny:
     async def _health(self, receive: Receive, send: Send) -> None:
         await answer(send, {"ok": True})
 
+    _ready = _health
+
     async def _missing(self, receive: Receive, send: Send) -> None:
         await answer(send, {}, 404)
 
