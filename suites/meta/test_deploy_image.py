@@ -117,11 +117,8 @@ def test_the_image_has_what_the_server_imports() -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
         names |= {re.split(r"[^\w.-]", each)[0] for each in needed if "extra ==" not in each}
-    modules = {
-        name.partition(".")[0]
-        for file in (ROOT / "targets").rglob("*.py")
-        for name in at_import(ast.parse(file.read_text()).body)
-    }
+    bodies = [ast.parse(file.read_text()).body for file in (ROOT / "targets").rglob("*.py")]
+    modules = {name.partition(".")[0] for body in bodies for name in at_import(body)}
     owners = importlib.metadata.packages_distributions()
     for module in modules - set(sys.stdlib_module_names) - {"targets", "__future__"}:
         came = {owner.lower().replace("_", "-") for owner in owners.get(module, [module])}
