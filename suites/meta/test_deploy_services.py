@@ -135,7 +135,7 @@ def test_the_user_is_the_image_s() -> None:
 
 
 def test_services_set_no_variables() -> None:
-    """Kubernetes' own variables for services (NAME_PORT=tcp://...) stay away: the server would take them for its own."""
+    """Kubernetes' variables for services (NAME_PORT=tcp://...) stay away: the server would take them for its own."""
     assert POD["enableServiceLinks"] is False
 
 

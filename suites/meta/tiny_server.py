@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -187,6 +188,13 @@ def running(**told: Any) -> Iterator[Running]:
         server.port = int(server.until("listening")["url"].rpartition(":")[2])
         server.descriptors = psutil.Process(server.pid).num_fds()
         yield server
+
+
+def asked(server: Running, path: str = "/health", body: bytes | None = None) -> http.client.HTTPConnection:
+    """A connection with one request under way."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET" if body is None else "POST", path, body=body)
+    return connection
 
 
 if __name__ == "__main__":
