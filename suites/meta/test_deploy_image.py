@@ -129,7 +129,7 @@ def test_the_image_has_what_the_server_imports() -> None:
 
 def test_the_image_has_nothing_of_the_suite() -> None:
     """What only the tests need is not installed, and the version ranges are the project's own."""
-    lines = printed("onnxruntime,llama,server").stdout.splitlines()
+    lines = printed("onnxruntime,llama,server-redis").stdout.splitlines()
     assert not [line for line in lines if re.match("pytest|allure|matplotlib|scipy|hypothesis|edge-nlp-suite", line)]
     assert {"fastapi", "onnxruntime", "torch", "llama-cpp-python", "numpy"} <= {
         re.split(r"[\[>=<]", line)[0] for line in lines
