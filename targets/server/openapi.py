@@ -18,10 +18,12 @@ from targets.server.problems import MEDIA_TYPE
 from targets.server.schemas import Body
 from targets.server.settings import Settings
 
+EVENTS = "text/event-stream"
 PLACE = "#/components/schemas/{model}"
 PROBLEMS = {
     400: "The body is no JSON",
     401: "The API key is missing or wrong",
+    404: "There is no such model",
     408: "The request came too slowly",
     413: "The body is larger than this server takes",
     415: "The body is no plain JSON by its headers",
@@ -48,6 +50,8 @@ class Document:
     def task(self, name: str, summary: str, body: type[Body], answer: type[BaseModel]) -> dict[str, Any]:
         """Of a route that a model answers: arguments for `add_api_route`."""
         told = self.operation(summary, answer, *TASK_PROBLEMS)
+        if "stream" in body.model_fields:
+            told["responses"][200]["content"][EVENTS] = {"schema": {"type": "string"}}
         extra = {
             "requestBody": {"required": True, "content": {"application/json": {"schema": self.body(body)}}},
             "parameters": [*query(body), self.deadline()],
