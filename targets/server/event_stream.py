@@ -16,7 +16,6 @@ from targets.api import Answer
 from targets.server.disconnect import WhileConnected
 from targets.server.faults import FAULTS, problem_of
 from targets.server.metrics import TaskMetrics
-from targets.server.openapi import EVENTS
 from targets.server.problems import Problem
 
 Items: TypeAlias = AsyncGenerator[str | Answer, None]
@@ -25,6 +24,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 FORESEEN = (Problem, *FAULTS)
 """What a service may raise: it is told in a stream that has begun; all else drops the connection, and is in the log."""
+MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """The second keeps nginx from gathering events until there are enough of them."""
 
@@ -61,7 +61,7 @@ class EventStream(StreamingResponse):
     """
 
     def __init__(self, items: Items, dialect: Dialect) -> None:
-        super().__init__((), media_type=EVENTS, headers=HEADERS)
+        super().__init__((), media_type=MEDIA_TYPE, headers=HEADERS)
         self.ended: Callable[[int], None] = lambda _: None
         self._items = items
         self._dialect = dialect

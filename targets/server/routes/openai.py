@@ -31,11 +31,10 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
     routes, limits = OpenAiRoutes(service), service.settings.limits
 
     def get(path: str, endpoint: Endpoint, told: dict[str, Any], *parameters: dict[str, Any]) -> None:
-        told["openapi_extra"] = {"parameters": list(parameters)} | document.security()
+        told["openapi_extra"]["parameters"] = list(parameters)
         app.router.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **told)
 
     def post(path: str, endpoint: Endpoint, task: str, told: dict[str, Any]) -> None:
-        told["responses"] |= document.problems(404)
         watched = counted(service.metrics.task(task), endpoint)
         app.router.add_api_route(path, watched, methods=["POST"], response_class=Response, **told)
 
@@ -44,12 +43,12 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
     if "chat" in service.engines:
         body = limited(ChatCompletionBody, limits)
         routes.chat_reader = Reader(body)
-        told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion)
+        told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion, 404)
         post("/v1/chat/completions", routes.chat, "chat", told)
     if "generation" in service.engines:
         prompts = limited(CompletionBody, limits)
         routes.completion_reader = Reader(prompts)
-        told = document.task("completions", "Prompts, continued", prompts, made.Completion)
+        told = document.task("completions", "Prompts, continued", prompts, made.Completion, 404)
         post("/v1/completions", routes.completion, "generation", told)
 
 

@@ -34,8 +34,8 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
         return Response(text, media_type=service.metrics.content_type)
 
     for path, endpoint, told in (
-        ("/health", health, document.operation("Whether the server is alive", answers.Health)),
-        ("/ready", ready, document.operation("Whether every model is loaded", answers.Readiness, 503)),
+        ("/health", health, document.operation("Whether the server is alive", answers.Health, keyless=True)),
+        ("/ready", ready, document.operation("Whether every model is loaded", answers.Readiness, 503, keyless=True)),
         ("/metrics", metrics, document.text("What the server measures, for Prometheus")),
     ):
         app.router.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **told)
