@@ -49,9 +49,11 @@ class Document:
         self._settings = settings
         self._models: dict[type[BaseModel], None] = {ProblemDetails: None}
 
-    def task(self, name: str, summary: str, body: type[Body], answer: type[BaseModel]) -> dict[str, Any]:
-        """Of a route that a model answers: arguments for `add_api_route`."""
-        told = self.operation(summary, answer, *TASK_PROBLEMS)
+    def task(
+        self, name: str, summary: str, body: type[Body], answer: type[BaseModel], *statuses: int
+    ) -> dict[str, Any]:
+        """Of a route that a model answers, with more problems than all such routes have: for `add_api_route`."""
+        told = self.operation(summary, answer, *TASK_PROBLEMS, *statuses)
         if "stream" in body.model_fields:
             told["responses"][200]["content"][EVENTS] = {"schema": {"type": "string"}}
         extra = {
