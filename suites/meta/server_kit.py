@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import httpx
 
 from targets.api import Answer, Request
 from targets.server.app import create_app
+from targets.server.metrics import Metrics
 from targets.server.settings import Limits, ServedTask, Settings
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class FakeService:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engines = dict.fromkeys(settings.tasks)
-        self.metrics = SimpleNamespace(render=lambda: b"up 1\n", content_type="text/plain; version=0.0.4")
+        self.metrics = Metrics()
         self.ready = True
         self.error: Exception | None = None
         self.broken: Exception | None = None

@@ -217,7 +217,7 @@ def test_memory_is_bounded() -> None:
         ('{"type": "mesage", "text": "x"}', 422, "Did you mean 'message'"),
         ('{"type": "message"}', 422, "text is missing"),
         ('{"type": "message", "text": " "}', 422, "text is blank"),
-        ('{"type": "message", "text": "' + "x" * 201 + '"}', 422, "at most 200 are allowed"),
+        ('{"type": "message", "text": "' + "x" * 201 + '"}', 422, "should have at most 200"),
         ('{"type": "message", "text": "x", "max_tokens": 33}', 422, "should be at most 32"),
         ('{"type": "message", "text": "x", "temprature": 1}', 422, "Did you mean 'temperature'"),
         ('{"type": "cancel", "now": true}', 422, "unknown field 'now'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -59,6 +60,8 @@ class Tiny:
 
     async def _health(self, receive: Receive, send: Send) -> None:
         await answer(send, {"ok": True})
+
+    _ready = _health
 
     async def _missing(self, receive: Receive, send: Send) -> None:
         await answer(send, {}, 404)
@@ -185,6 +188,13 @@ def running(**told: Any) -> Iterator[Running]:
         server.port = int(server.until("listening")["url"].rpartition(":")[2])
         server.descriptors = psutil.Process(server.pid).num_fds()
         yield server
+
+
+def asked(server: Running, path: str = "/health", body: bytes | None = None) -> http.client.HTTPConnection:
+    """A connection with one request under way."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET" if body is None else "POST", path, body=body)
+    return connection
 
 
 if __name__ == "__main__":

@@ -53,6 +53,8 @@ class LlamaCppPython:
     tasks = frozenset({"generation", "chat"})
     formats = frozenset({"safetensors", "gguf"})
     preload: tuple[str, ...] = ("llama_cpp", "gguf")
+    one_by_one = True
+    """A batch is answered one request after another: whoever gathers requests gains nothing here."""
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
         """The GGUF file: the user's own, or the model's folder converted and quantized."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from targets.api import Answer, Device, Request, Unavailable, UserError
@@ -115,7 +115,7 @@ class Engine:
         answers: list[Answer] = done["answers"]
         return answers
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Answer]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as they come, at last the answer. Closing the iterator stops the target at its next token.
 
         Raises:

@@ -7,12 +7,13 @@ is no string, and a field that nobody knows is refused, because a mistyped optio
 # ruff: noqa: UP007 (pydantic's tags stand in a Union)
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
 from targets.api import Request
+from targets.generation import MAX_TOKENS
 from targets.server.problems import Problem
 from targets.server.settings import Limits
 
@@ -23,6 +24,8 @@ COLDEST = 0.01
 MAX_STOPS = 4
 """Stop strings of a request, as many as OpenAI's API takes."""
 MAX_STOP_CHARS = 200
+LENGTHS = ("max_tokens", "max_length")
+"""Fields that bound an answer."""
 ONE, MANY = "one", "many"
 """Tags of what may be one text or a list of texts; they are no part of a field's name (see problems.field)."""
 
@@ -45,7 +48,7 @@ def one_or_many(text: Any, texts: Any) -> Any:
 
 Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Stop = one_or_many(StopText, Annotated[list[StopText], Field(max_length=MAX_STOPS)])
 
@@ -128,13 +131,12 @@ class TextsToRewrite(Texts):
     """Texts to be translated."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
-    max_length: int | None = Field(default=None, ge=1, description="Tokens that an answer has at most.")
+    max_length: int = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
     return_token_ids: bool = Field(default=False, description="Whether answers hold the ids of their tokens.")
 
     def requests(self) -> list[Request]:
         """One a text."""
-        decoding = {} if self.max_length is None else {"max_tokens": self.max_length}
-        return [{"text": text, **decoding} for text in self.texts]
+        return [{"text": text, "max_tokens": self.max_length} for text in self.texts]
 
     @property
     def with_ids(self) -> bool:
@@ -146,13 +148,13 @@ class TextsToSummarize(TextsToRewrite):
     """Texts to be summarized."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length", "min_length")
-    min_length: int | None = Field(default=None, ge=0, description="Tokens that an answer has at least.")
+    min_length: int = Field(default=0, ge=0, description="Tokens that an answer has at least.")
 
     def requests(self) -> list[Request]:
         """One a text."""
         if not self.min_length:
             return super().requests()
-        if self.max_length is not None and self.min_length > self.max_length:
+        if self.min_length > self.max_length:
             raise Problem.invalid(
                 "min_length", f"min_length is {self.min_length}, should be at most max_length, {self.max_length}"
             )
@@ -164,7 +166,7 @@ class Prompts(Body):
 
     bare: ClassVar[str | None] = "prompt"
     prompt: str | list[str] = Field(description="The prompt, or a list of them, answered in this order.")
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens that an answer has at most.")
+    max_tokens: int = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
     temperature: Temperature = Field(default=0.0, description="0 takes the most probable token each time.")
     top_p: TopP = Field(default=1.0, description="Tokens beyond this probability mass are never drawn.")
     seed: Seed = Field(default=0, description="The same seed draws the same tokens.")
@@ -218,20 +220,25 @@ def allowed(limits: Limits) -> dict[str, Any]:
         "max_tokens": tokens | None,
         "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
-        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)] | None,
+        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)],
     }
 
 
 B = TypeVar("B", bound=BaseModel)
 
 
-def limited(body: type[B], limits: Limits) -> type[B]:
-    """The same body with the bounds of this server, under the same name."""
+def limited(body: type[B], limits: Limits, longest: int | None = None) -> type[B]:
+    """The same body with the bounds of this server, under the same name.
+
+    `longest`: tokens of an answer where the request names no number, as far as the limits allow.
+    """
     types = allowed(limits)
-    fields = {
-        name: (types[name], Field(default=field.default, description=field.description))
-        for name, field in body.model_fields.items()
-        if name in types
-    }
-    made: Mapping[str, Any] = fields
+    made: dict[str, Any] = {}
+    for name, field in body.model_fields.items():
+        kind, default = types.get(name), field.default
+        if longest is not None and name in LENGTHS:
+            kind = Annotated[int, Field(ge=1, le=limits.max_output_tokens)]
+            default = min(longest, limits.max_output_tokens)
+        if kind is not None:
+            made[name] = (kind, Field(default=default, description=field.description))
     return create_model(body.__name__, __base__=body, __doc__=body.__doc__, __module__=body.__module__, **made)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from targets import detection
 from targets.api import Answer, Request, Unavailable, UserError
+from targets.probe import Probe
+from targets.registry import probes
 from targets.server.cache import Cache, MemoryCache
 from targets.server.engine import Engine, Log
 from targets.server.lane import Lane
@@ -48,6 +52,7 @@ class Service:
         }
         self._lanes = {task: Lane(engine, settings, self.metrics) for task, engine in self.engines.items()}
         self._cache: Cache | None = None
+        self._probe: Probe | None = None
 
     async def start(self) -> None:
         """Load every model.
@@ -59,6 +64,9 @@ class Service:
         self._cache = open_cache(self.settings, self.metrics)
         for lane in self._lanes.values():
             lane.cache = self._cache
+        if self.settings.enable_monitoring:
+            self._probe = await asyncio.to_thread(open_probe)
+            self.metrics.device(self._probe)
         try:
             await together([engine.start() for engine in self.engines.values()])
         except BaseException as error:
@@ -77,6 +85,8 @@ class Service:
         await asyncio.gather(*(engine.close() for engine in self.engines.values()))
         if self._cache is not None:
             await self._cache.close()
+        if self._probe is not None:
+            self._probe.close()
 
     @property
     def ready(self) -> bool:
@@ -113,9 +123,14 @@ class Service:
             found += await together([lane.answer(each, deadline) for each in requests[start : start + step]])
         return found
 
-    def stream(self, task: str, request: Request) -> AsyncIterator[str | Answer]:
-        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation."""
-        return self._lane(task).stream(request)
+    def stream(
+        self, task: str, request: Request, deadline_s: float | None = None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation.
+
+        `deadline_s`: how many seconds the first piece may take, by default the settings' own.
+        """
+        return self._lane(task).stream(request, deadline_s or self.settings.limits.deadline_s)
 
     def _lane(self, task: str) -> Lane:
         if task not in self._lanes:
@@ -140,6 +155,12 @@ def open_cache(settings: Settings, metrics: Metrics) -> Cache | None:
     if settings.cache == "memory":
         return MemoryCache(settings.cache_mb << 20)
     return RedisCache(settings.cache, failed=metrics.cache["error"].inc)
+
+
+def open_probe() -> Probe:
+    """The sensors of this machine; those of a CPU where its kind has no probe of its own."""
+    kind = detection.detect().kind
+    return probes[kind if kind in probes else "cpu"](Path("/"))
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

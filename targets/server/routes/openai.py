@@ -14,7 +14,7 @@ from targets.server import openai_answers as made
 from targets.server.body import Reader, deadline_s
 from targets.server.default_length import context_of, default_length
 from targets.server.disconnect import WhileConnected
-from targets.server.event_stream import MEDIA_TYPE, EventStream, counted
+from targets.server.event_stream import Endpoint, EventStream, counted
 from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
 from targets.server.openai_errors import of_openai, shaped
 from targets.server.openapi import Document
@@ -23,38 +23,33 @@ from targets.server.schemas import limited
 from targets.server.service import Service
 
 TASKS = ("chat", "generation")
+NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def add(app: FastAPI, service: Service, document: Document) -> None:
     """Those routes whose task is served, and the models of both."""
-    routes = OpenAiRoutes(service)
-    limits = service.settings.limits
-    models = document.operation("The models that these routes serve", made.ServedModels, 503)
-    model = document.operation("One of them", made.ServedModel, 404, 503)
-    app.router.add_api_route("/v1/models", routes.models, methods=["GET"], response_class=Response, **models)
-    app.router.add_api_route("/v1/models/{name:path}", routes.model, methods=["GET"], response_class=Response, **model)
+    routes, limits = OpenAiRoutes(service), service.settings.limits
+
+    def get(path: str, endpoint: Endpoint, told: dict[str, Any], *parameters: dict[str, Any]) -> None:
+        told["openapi_extra"]["parameters"] = list(parameters)
+        app.router.add_api_route(path, endpoint, methods=["GET"], response_class=Response, **told)
+
+    def post(path: str, endpoint: Endpoint, task: str, told: dict[str, Any]) -> None:
+        watched = counted(service.metrics.task(task), endpoint)
+        app.router.add_api_route(path, watched, methods=["POST"], response_class=Response, **told)
+
+    get("/v1/models", routes.models, document.operation("The models of these routes", made.ServedModels, 503))
+    get("/v1/models/{name:path}", routes.model, document.operation("One of them", made.ServedModel, 404, 503), NAME)
     if "chat" in service.engines:
         body = limited(ChatCompletionBody, limits)
-        told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion)
         routes.chat_reader = Reader(body)
-        chat = counted(service.metrics.task("chat"), routes.chat)
-        app.router.add_api_route(
-            "/v1/chat/completions", chat, methods=["POST"], response_class=Response, **streaming(told)
-        )
+        told = document.task("chat_completions", "A conversation, answered", body, made.ChatCompletion, 404)
+        post("/v1/chat/completions", routes.chat, "chat", told)
     if "generation" in service.engines:
         prompts = limited(CompletionBody, limits)
-        told = document.task("completions", "Prompts, continued", prompts, made.Completion)
         routes.completion_reader = Reader(prompts)
-        completion = counted(service.metrics.task("generation"), routes.completion)
-        app.router.add_api_route(
-            "/v1/completions", completion, methods=["POST"], response_class=Response, **streaming(told)
-        )
-
-
-def streaming(told: dict[str, Any]) -> dict[str, Any]:
-    """The arguments for a route that may also answer with events."""
-    told["responses"][200]["content"][MEDIA_TYPE] = {"schema": {"type": "string"}}
-    return told
+        told = document.task("completions", "Prompts, continued", prompts, made.Completion, 404)
+        post("/v1/completions", routes.completion, "generation", told)
 
 
 class OpenAiRoutes:

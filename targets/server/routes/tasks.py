@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.api import Answer
+from targets.registry import tasks
 from targets.server import answers, schemas
 from targets.server.body import Reader, deadline_s
 from targets.server.disconnect import WhileConnected
@@ -48,7 +49,7 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
     limits = service.settings.limits
     for route in ROUTES:
         if route.task in service.engines:
-            body = schemas.limited(route.body, limits)
+            body = schemas.limited(route.body, limits, getattr(tasks[route.task], "max_tokens", None))
             app.router.add_api_route(
                 route.path,
                 endpoint(route, Reader(body), service, limits),
@@ -64,10 +65,10 @@ def endpoint(route: TaskRoute, reader: Reader[schemas.Body], service: Service, l
     async def answered(request: Request) -> Response:
         body = await reader.read(request)
         asked = body.requests()
+        within_s = deadline_s(request.scope, limits.deadline_s)
         if body.streams:
             dialect = Frames({"model": service.model(route.task)}, body.with_ids)
-            return await EventStream(service.stream(route.task, asked[0]), dialect).begun(request.receive)
-        within_s = deadline_s(request.scope, limits.deadline_s)
+            return await EventStream(service.stream(route.task, asked[0], within_s), dialect).begun(request.receive)
         async with WhileConnected(request.receive):
             found = await service.answers(route.task, asked, within_s, body.width)
         told = {"model": service.model(route.task), "results": [shown(each, body.with_ids) for each in found]}
