@@ -256,3 +256,24 @@ def test_the_observer_hears_of_each_batch() -> None:
     assert [len(queued) for queued, _ in heard] == [1, 1, 1]
     assert heard[0] == (pytest.approx([0.0]), pytest.approx(2.0))
     assert heard[1][0] == pytest.approx([1.5 + 2.0])
+
+
+def test_a_slip_beside_the_engine_costs_one_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """An observer that raises is told of in the log; the batches after it are run, and their requests answered."""
+
+    class Broken:
+        calls = 0
+
+        def ran(self, queued_s: Sequence[float], run_s: float) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                raise ZeroDivisionError("float division by zero")
+
+    async def main() -> None:
+        batcher = Batcher(TimedEngine(0.5).run, Policy(), observer=Broken())
+        assert await batcher.submit(ask("first")) == answer(ask("first"))
+        assert await batcher.submit(ask("second")) == answer(ask("second"))
+        await batcher.drain()
+
+    run(main())
+    assert [record.message for record in caplog.records] == ["batch_failed"]

@@ -357,6 +357,7 @@ def test_caches_by_their_names() -> None:
 def test_lengths_and_groups() -> None:
     """A request's length is that of its texts; only those decoded alike share a batch."""
     assert length({"question": "who", "context": "Ada"}) == 6
+    assert length({"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes"}]}) == 8
     assert decoding({"question": "who", "context": "Ada"}) is None
     assert decoding({"text": "a", "max_tokens": 3}) == decoding({"max_tokens": 3, "text": "b"})
     assert decoding({"text": "a", "max_tokens": 3}) != decoding({"text": "a", "max_tokens": 4})

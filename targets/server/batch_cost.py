@@ -40,7 +40,7 @@ class BatchCost:
         self._squares = self._squares * MEMORY + size * size
         self._products = self._products * MEMORY + size * seconds
         variance = self._weight * self._squares - self._size * self._size
-        if self._weight < ENOUGH or variance < SPREAD * self._size * self._size:
+        if self._weight < ENOUGH or variance <= SPREAD * self._size * self._size:  # equal: all sizes are 0
             return  # what was learnt from sizes that differed still holds
         slope = max(0.0, (self._weight * self._products - self._size * self._seconds) / variance)
         self.call_s = max(0.0, (self._seconds - slope * self._size) / self._weight)

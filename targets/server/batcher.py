@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Protocol
 
@@ -17,8 +18,11 @@ from targets.api import Answer, Request, UserError
 from targets.server.batch_company import Company
 from targets.server.batch_cost import BatchCost
 from targets.server.batch_deadlines import Deadlines
-from targets.server.batch_isolation import Faults, Isolation, Run
+from targets.server.batch_isolation import Faults, Isolation, Run, refuse
 from targets.server.batch_queue import BatchQueue, Waiting
+
+
+log = logging.getLogger("targets.server.batcher")
 
 
 class QueueFull(Exception):
@@ -192,13 +196,21 @@ class Batcher:
         try:
             while await self._gather():
                 self._running = self._queue.take(self._policy.max_batch_size, self._cost.allowance)
-                await self._isolation.serve(self._running)
+                await self._served(self._running)
                 self._running = ()
         finally:
             self._closing = True
             self._deadlines.stop()
             for item in (*self._running, *self._queue):
                 item.refuse(Closed())
+
+    async def _served(self, batch: Sequence[Waiting]) -> None:
+        """Run a batch. What fails beside the engine (an observer, say) costs this batch at most, and is in the log."""
+        try:
+            await self._isolation.serve(batch)
+        except Exception as error:  # without this boundary one slip here would end every answer of the task for good
+            log.error("batch_failed", exc_info=error)
+            refuse(batch, error)
 
     async def _gather(self) -> bool:
         """Wait until there is a batch to run; False when there will be none."""

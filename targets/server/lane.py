@@ -152,8 +152,9 @@ async def in_time(made: Awaitable[T], patience_s: float) -> T:
 
 
 def length(request: Request) -> int:
-    """Characters of a request's texts."""
-    return sum(len(value) if isinstance(value, str) else 0 for value in request.values())
+    """Characters of a request's texts, those of a chat's turns among them."""
+    turns = sum(len(turn["content"]) for turn in request.get("messages", ()))
+    return turns + sum(len(value) for value in request.values() if isinstance(value, str))
 
 
 def decoding(request: Request) -> Hashable:
