@@ -200,18 +200,13 @@ def test_leaving_frees_the_engine(served: Server, chatting: Chat) -> None:
         with chat(served.url, served.headers) as leaving:
             leaving.say({"type": "message", "text": "Tell me something.", **LONG})
             leaving.hear()
-            hang_up(leaving)
+            leaving.hang_up()
         turn = chatting.ask("Hello.")
         waits.append(turn.at[0] - turn.sent)
         chatting.turn({"type": "reset"})
     told = f"next first token after {max(waits) * 1e3:.1f} ms at most, the answer left takes {length_s * 1e3:.0f} ms"
     report.attach_text("after hanging up", f"{told} for {tokens} tokens")
     assert statistics.median(waits) < length_s / 2, told
-
-
-def hang_up(leaving: Chat) -> None:
-    """Close the connection as a lost network does: no closing frame is sent."""
-    leaving.socket.socket.shutdown(2)
 
 
 def test_streams_of_many_do_not_mix(served: Server, has: Has) -> None:

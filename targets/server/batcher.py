@@ -21,7 +21,6 @@ from targets.server.batch_deadlines import Deadlines
 from targets.server.batch_isolation import Faults, Isolation, Run, refuse
 from targets.server.batch_queue import BatchQueue, Waiting
 
-
 log = logging.getLogger("targets.server.batcher")
 
 
