@@ -136,8 +136,12 @@ def test_the_identity_changes_with_everything_that_answers_depend_on(tmp_path: P
 
     async def play(subject: Engine, _: Lines) -> None:
         facts = subject.facts
-        others = [replace(facts, **{name: "other"}) for name in ("task", "digest", "backend", "optimization")] + [
-            replace(facts, versions={"torch": "other"})
+        others = [
+            replace(facts, task="other"),
+            replace(facts, digest="other"),
+            replace(facts, backend="other"),
+            replace(facts, optimization="other"),
+            replace(facts, versions={"torch": "other"}),
         ]
         assert len({each.identity for each in (facts, *others)}) == 1 + len(others)
         assert replace(facts, load_s=1e9).identity == facts.identity

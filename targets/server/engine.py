@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from targets.api import Answer, Device, Request, Unavailable, UserError
@@ -115,7 +115,7 @@ class Engine:
         answers: list[Answer] = done["answers"]
         return answers
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Answer]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as they come, at last the answer. Closing the iterator stops the target at its next token.
 
         Raises:
@@ -211,7 +211,7 @@ class Engine:
     async def _first(self, link: Link, message: Message) -> Message:
         """The result of what is done before the engine is ready: no request is in it, so all may be told."""
         job = link.begin(message, self._settings.start_s)
-        reply = await job.over
+        reply = await asyncio.shield(job.over)
         if "died" in reply:
             reason = await link.bury()
             said = f"; it said: {link.prints}" if str(link.prints) else ""
