@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from targets.api import Evidence
 from targets.artifacts import versions
@@ -52,6 +53,12 @@ class Timing:
     tokenize_s: float | None
 
 
+@cache
+def installed() -> Mapping[str, str]:
+    """The versions of the engines here, looked up once: it reads many small files."""
+    return versions(*ENGINES)
+
+
 def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: int) -> EngineFacts:
     """The facts, from what the processes told."""
     return EngineFacts(
@@ -66,5 +73,5 @@ def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: in
         family=tasks[served.task].family,
         threads=threads,
         streams=loaded["streams"],
-        versions=versions(*ENGINES),
+        versions=installed(),
     )
