@@ -137,7 +137,7 @@ class BatchQueue:
         return self._buckets[key][0].number
 
     def _padding(self, group: Hashable, sizes: list[int], top: int, count: int) -> float:
-        """What the next request of the first of these buckets adds: its own padding, or if it is longer, all others'."""
+        """What the next request of the first of these buckets adds: its own padding; a longer one, all others'."""
         if not sizes:
             return math.inf
         length = self._buckets[group, sizes[0]][0].length

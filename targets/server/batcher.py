@@ -197,6 +197,9 @@ class Batcher:
                 self._running = self._queue.take(self._policy.max_batch_size, self._cost.allowance)
                 await self._served(self._running)
                 self._running = ()
+        except Exception:  # nothing that a request can do: a mistake of ours, which must not stay unheard
+            log.exception("batcher_failed")
+            raise
         finally:
             self._closing = True
             self._deadlines.stop()
