@@ -40,13 +40,14 @@ class FakeEngine:
         self.closed = 0
         self.streams_ended = 0
         self.digest = "1" * 64
+        self.known: EngineFacts | None = None
 
     @property
     def facts(self) -> EngineFacts:
         if self.state == "starting":
             raise EngineBusyStarting("it starts")
         named = (self.served.task, self.served.model, self.digest, self.served.backend, self.served.optimization)
-        if getattr(self, "known", None) is None or self.known.digest != self.digest:
+        if self.known is None or self.known.digest != self.digest:
             self.known = EngineFacts(*named, labels={}, evidence=None, load_s=0.1, family="encoder")
         return self.known
 
@@ -82,6 +83,7 @@ class FakeEngine:
             self.streams_ended += 1
 
 
+MADE_UP: Any = FakeEngine
 Use = Callable[[Service, Any], Awaitable[T]]
 
 
@@ -90,7 +92,7 @@ def with_service(use: Use[T], **changes: Any) -> T:
 
     async def main() -> T:
         tasks = {"sentiment": ServedTask("sentiment", "onnxruntime", "int8")}
-        service = Service(settings(**{"tasks": tasks, **changes}), engine=FakeEngine)
+        service = Service(settings(**{"tasks": tasks, **changes}), engine=MADE_UP)
         await service.start()
         try:
             return await use(service, service.engines["sentiment"])
@@ -315,7 +317,7 @@ def test_a_start_that_fails_leaves_nothing(error: Exception) -> None:
     """When one model cannot be loaded, every engine is closed, and the user is told in one sentence."""
 
     async def main() -> None:
-        service = Service(settings(), engine=FakeEngine)
+        service = Service(settings(), engine=MADE_UP)
         engines: Any = service.engines
         engines["ner"].refusal = error
         with pytest.raises(UserError, match=str(error)):
