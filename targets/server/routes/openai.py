@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -107,7 +108,7 @@ class OpenAiRoutes:
                 answers = await self._service.answers("generation", asked, within_s, None)
             return answered(made.completion(model, answers))
 
-    def _known(self, body: Sampled, task: str) -> dict[str, str]:
+    def _known(self, body: Sampled, task: str) -> Mapping[str, str]:
         """The model of a task. Raises Problem if the request names another one."""
         found = self._service.model(task)
         if body.model not in (None, found["name"], task):
