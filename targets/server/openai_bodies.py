@@ -40,13 +40,14 @@ def only(told: str) -> WrapValidator:
     return WrapValidator(check)
 
 
-ZERO, ONCE = Annotated[float, Field(ge=0, le=0)], Annotated[float, Field(ge=1, le=1)]
+AllZero: TypeAlias = Annotated[float, Field(ge=0, le=0)]
+AllOne: TypeAlias = Annotated[float, Field(ge=1, le=1)]
 EMPTY = Field(max_length=0)
 Off: TypeAlias = Annotated[None, only("this server does not do that; leave it out")]
 No: TypeAlias = Annotated[Literal[False] | None, only("this server does not do that; leave it out or send false")]
 Single: TypeAlias = Annotated[Literal[1] | None, only("one answer is given a request; leave it out or send 1")]
-Zero: TypeAlias = Annotated[ZERO | None, only("penalties are not served; leave it out or send 0")]
-Once: TypeAlias = Annotated[ONCE | None, only("penalties are not served; leave it out or send 1")]
+Zero: TypeAlias = Annotated[AllZero | None, only("penalties are not served; leave it out or send 0")]
+Once: TypeAlias = Annotated[AllOne | None, only("penalties are not served; leave it out or send 1")]
 NoBias: TypeAlias = Annotated[Annotated[dict[str, Any], EMPTY] | None, only("biases are not served; leave it out")]
 NoTools: TypeAlias = Annotated[Annotated[list[Any], EMPTY] | None, only("tools are not served; leave it out")]
 NoChoice: TypeAlias = Annotated[Literal["none", "auto"] | None, only("tools are not served; leave it out")]
