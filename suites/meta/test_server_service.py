@@ -35,6 +35,8 @@ class FakeEngine:
         self.gate = asyncio.Event()
         self.gate.set()
         self.running = asyncio.Event()
+        self.first = asyncio.Event()
+        self.first.set()
         self.closed = 0
         self.streams_ended = 0
         self.digest = "1" * 64
@@ -71,6 +73,7 @@ class FakeEngine:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         try:
+            await self.first.wait()
             for piece in request["text"]:
                 yield piece
                 await self.gate.wait()
@@ -252,6 +255,19 @@ def test_streams_say_pieces_and_the_answer() -> None:
         assert value(service, "nlp_queue_depth", task="sentiment") == 0
 
     with_service(use, batching=Batching(max_queue=1))
+
+
+def test_a_stream_begins_in_time() -> None:
+    """A stream whose first piece does not come before its deadline is given up, and its place is free again."""
+
+    async def use(service: Service, engine: Any) -> None:
+        engine.first.clear()
+        with pytest.raises(DeadlinePassed):
+            await anext(service.stream("sentiment", text("ab"), 0.01))
+        assert engine.streams_ended == 1
+        assert value(service, "nlp_queue_depth", task="sentiment") == 0
+
+    with_service(use)
 
 
 def test_the_device_is_measured_when_wanted() -> None:

@@ -123,9 +123,14 @@ class Service:
             found += await together([lane.answer(each, deadline) for each in requests[start : start + step]])
         return found
 
-    def stream(self, task: str, request: Request) -> AsyncGenerator[str | Answer, None]:
-        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation."""
-        return self._lane(task).stream(request)
+    def stream(
+        self, task: str, request: Request, deadline_s: float | None = None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation.
+
+        `deadline_s`: how many seconds the first piece may take, by default the settings' own.
+        """
+        return self._lane(task).stream(request, deadline_s or self.settings.limits.deadline_s)
 
     def _lane(self, task: str) -> Lane:
         if task not in self._lanes:

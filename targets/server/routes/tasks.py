@@ -65,10 +65,10 @@ def endpoint(route: TaskRoute, reader: Reader[schemas.Body], service: Service, l
     async def answered(request: Request) -> Response:
         body = await reader.read(request)
         asked = body.requests()
+        within_s = deadline_s(request.scope, limits.deadline_s)
         if body.streams:
             dialect = Frames({"model": service.model(route.task)}, body.with_ids)
-            return await EventStream(service.stream(route.task, asked[0]), dialect).begun(request.receive)
-        within_s = deadline_s(request.scope, limits.deadline_s)
+            return await EventStream(service.stream(route.task, asked[0], within_s), dialect).begun(request.receive)
         async with WhileConnected(request.receive):
             found = await service.answers(route.task, asked, within_s, body.width)
         told = {"model": service.model(route.task), "results": [shown(each, body.with_ids) for each in found]}
