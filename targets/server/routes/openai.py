@@ -83,10 +83,10 @@ class OpenAiRoutes:
             model = self._known(body, "chat")
             room = default_length(self._service.engines["chat"].facts, self._limits)
             asked = body.request(room, self._limits.max_text_chars)
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
             if body.stream:
                 chunks = made.Chunks(model, chat=True, counted=body.usage_wanted)
-                return await EventStream(self._service.stream("chat", asked), chunks).begun(request.receive)
-            within_s = deadline_s(request.scope, self._limits.deadline_s)
+                return await EventStream(self._service.stream("chat", asked, within_s), chunks).begun(request.receive)
             async with WhileConnected(request.receive):
                 answer = await self._service.answer("chat", asked, within_s)
             return answered(made.chat_completion(model, answer))
@@ -97,13 +97,13 @@ class OpenAiRoutes:
             body = await self.completion_reader.read(request)
             model = self._known(body, "generation")
             asked = body.asked()
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
             if body.stream:
                 if len(asked) > 1:
                     raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
                 chunks = made.Chunks(model, chat=False, counted=body.usage_wanted)
-                stream = self._service.stream("generation", asked[0])
+                stream = self._service.stream("generation", asked[0], within_s)
                 return await EventStream(stream, chunks).begun(request.receive)
-            within_s = deadline_s(request.scope, self._limits.deadline_s)
             async with WhileConnected(request.receive):
                 answers = await self._service.answers("generation", asked, within_s, None)
             return answered(made.completion(model, answers))
