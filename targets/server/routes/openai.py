@@ -13,7 +13,7 @@ from starlette.responses import Response
 from targets.registry import did_you_mean
 from targets.server import openai_answers as made
 from targets.server.body import Reader, deadline_s
-from targets.server.default_length import context_of, default_length
+from targets.server.default_length import default_length
 from targets.server.disconnect import WhileConnected
 from targets.server.event_stream import Endpoint, EventStream, counted
 from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
@@ -121,10 +121,8 @@ class OpenAiRoutes:
         for task in TASKS:
             if task in self._service.engines:
                 name = self._service.model(task)["name"]
-                context = context_of(self._service.engines[task].facts)
-                rows[name] = {"id": name, "object": "model", "created": 0, "owned_by": made.OWNER} | {
-                    "max_model_len": context
-                }
+                told = {"object": "model", "created": 0, "owned_by": made.OWNER}
+                rows[name] = {"id": name, **told, "max_model_len": self._service.engines[task].facts.context}
         return rows
 
 
