@@ -21,8 +21,8 @@ class EngineFacts:
     """What is loaded. `digest`: sha256 of the model's files; `evidence`: what was asked for and what runs.
 
     `evidence` is None where proving it would load a large model a second time. `versions`: of everything that an answer
-    may depend on. `context`: tokens that a generator holds, where that is known. `load_s` includes the first answer, and
-    not the libraries' imports.
+    may depend on. `context`: tokens that a generator holds, where that is known. `load_s` includes the first answer,
+    and not the libraries' imports.
     """
 
     task: str
