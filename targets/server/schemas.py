@@ -27,7 +27,7 @@ MAX_STOP_CHARS = 200
 LENGTHS = ("max_tokens", "max_length")
 """Fields that bound an answer."""
 ONE, MANY = "one", "many"
-"""Tags of what may be one text or a list of texts; they are no part of a field's name (see problems.field)."""
+"""Tags of what may be one text or a list of texts; they are no part of a field's name (see mistakes.field)."""
 
 
 def warm(temperature: float) -> float:
