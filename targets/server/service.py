@@ -16,7 +16,6 @@ from targets.server.cache import Cache, MemoryCache
 from targets.server.engine import Engine, Log
 from targets.server.lane import Lane
 from targets.server.metrics import Metrics
-from targets.server.redis_cache import RedisCache
 from targets.server.settings import ServedTask, Settings
 
 T = TypeVar("T")
@@ -149,11 +148,15 @@ def state(served: ServedTask, engine: Engine) -> dict[str, Any]:
 
 
 def open_cache(settings: Settings, metrics: Metrics) -> Cache | None:
-    """The cache that the settings name. Raises UserError for a URL that is none."""
+    """The cache that the settings name. Raises UserError for a URL that is none, and where redis-py is missing."""
     if settings.cache == "off":
         return None
     if settings.cache == "memory":
         return MemoryCache(settings.cache_mb << 20)
+    try:
+        from targets.server.redis_cache import RedisCache  # the only part of the server that needs redis-py
+    except ModuleNotFoundError:
+        raise UserError("a cache in Redis needs redis-py: pip install 'edge-nlp-suite[server-redis]'") from None
     return RedisCache(settings.cache, failed=metrics.cache["error"].inc)
 
 
