@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class FakeEngine:
-    """An engine without a process. `errors` are raised by the next calls of `run`; `gate` holds every call."""
+    """An engine without a process. `errors` are raised by the next calls of `run`, and one for a text `refused`; `gate` holds every call."""
 
     def __init__(self, served: ServedTask, settings: Settings, *, log: Any) -> None:
         self.served, self.settings, self.log = served, settings, log
@@ -31,6 +31,7 @@ class FakeEngine:
         self.last_timing = Timing(0.001, 0.0005)
         self.refusal: Exception | None = None
         self.errors: list[Exception] = []
+        self.refused: str | None = None
         self.batches: list[list[Request]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -70,6 +71,8 @@ class FakeEngine:
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
+        if any(request["text"] == self.refused for request in batch):
+            raise TargetRefused("not this")
         return [{"label": request["text"], "tokens": 3, "truncated": False} for request in batch]
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
@@ -203,6 +206,19 @@ def test_a_failure_is_its_own() -> None:
         engine.errors = [EngineDied("gone"), EngineDied("gone")]
         with pytest.raises(EngineDied):
             await service.answer("sentiment", text("c"))
+
+    with_service(use)
+
+
+def test_a_refusal_says_which_text() -> None:
+    """Of several texts, the one that the target does not take is named by its place."""
+
+    async def use(service: Service, engine: Any) -> None:
+        engine.refused = "c"
+        with pytest.raises(TargetRefused, match="text 3: not this"):
+            await service.answers("sentiment", [text(each) for each in "abcd"])
+        with pytest.raises(TargetRefused, match="^not this$"):
+            await service.answers("sentiment", [text("c")])
 
     with_service(use)
 
