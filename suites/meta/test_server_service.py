@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class FakeEngine:
-    """An engine without a process. `errors` are raised by the next calls of `run`, and one for a text `refused`; `gate` holds every call."""
+    """An engine without a process. The next calls of `run` raise `errors`, and every one with the text `refused`.
+
+    `gate` holds every call, and `first` every stream before its first piece.
+    """
 
     def __init__(self, served: ServedTask, settings: Settings, *, log: Any) -> None:
         self.served, self.settings, self.log = served, settings, log
@@ -217,7 +220,7 @@ def test_a_refusal_says_which_text() -> None:
         engine.refused = "c"
         with pytest.raises(TargetRefused, match="text 3: not this"):
             await service.answers("sentiment", [text(each) for each in "abcd"])
-        with pytest.raises(TargetRefused, match="^not this$"):
+        with pytest.raises(TargetRefused, match=r"^not this$"):
             await service.answers("sentiment", [text("c")])
 
     with_service(use)
