@@ -129,6 +129,11 @@ class GeneratorRunner(Runner, Protocol):
     earlier one in a cache: `run` forgets it, or the server is started that way.
     """
 
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together that it holds; None where there is no bound, or none is known."""
+        ...
+
     def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes: whole characters, and nothing of a stop string.
 

@@ -73,6 +73,11 @@ class TransformersGenerator(Closing):
                 answers[row] = self._answer(prompts[row], ids, decoding)
         return [answers[row] for row in range(len(batch))]
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model holds; None where its positions are relative."""
+        return self.reader.context if self.reader.context < sys.maxsize else None
+
     def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         decoding = self._decoding(request)
@@ -107,9 +112,7 @@ class TransformersGenerator(Closing):
     def facts(self) -> dict[str, Any]:
         """Of the model and the tokenizer, for `Evidence.details`."""
         return {
-            "context": self.reader.context
-            if self.reader.context < sys.maxsize
-            else "unbounded: positions are relative",
+            "context": self.context or "unbounded: positions are relative",
             "end_tokens": list(self.ends),
             "vocabulary": int(self.model.config.vocab_size),
         }

@@ -14,7 +14,7 @@ import uvicorn
 
 from suites.meta.talking_engine import TalkingEngine
 from targets.server.app import create_app
-from targets.server.routes import chat
+from targets.server.chat_session import Manners
 from targets.server.routes.chat import Chats
 from targets.server.service import Service
 from targets.server.settings import Limits, ServedTask, Settings
@@ -70,7 +70,7 @@ class Quiet(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(manners: chat.Manners | None = None, **changes: Any) -> AsyncIterator[Live]:
+async def serving(manners: Manners | None = None, **changes: Any) -> AsyncIterator[Live]:
     """A server for the time of the block."""
     tasks = {name: ServedTask(name, "llama-cpp-python", "q8_0", "small") for name in ("generation", "chat")}
     service = Service(
@@ -95,7 +95,7 @@ async def serving(manners: chat.Manners | None = None, **changes: Any) -> AsyncI
                 await running
 
 
-def run(use: Callable[[Live], Awaitable[T]], manners: chat.Manners | None = None, **changes: Any) -> T:
+def run(use: Callable[[Live], Awaitable[T]], manners: Manners | None = None, **changes: Any) -> T:
     """What `use` makes of a server."""
 
     async def main() -> T:

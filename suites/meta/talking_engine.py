@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from targets.api import Answer, Evidence, Request
+from targets.api import Answer, Request
 from targets.generation import ContextOverflow, answer, cut_at_stop
 from targets.server.engine import EngineFacts, Timing
 from targets.server.engine_errors import EngineDied, TargetRefused
@@ -45,10 +45,11 @@ class TalkingEngine:
             backend=served.backend,
             optimization=served.optimization,
             labels={},
-            evidence=Evidence({}, {}, {"context": CONTEXT}),
+            evidence=None,
             load_s=0.0,
             family="causal",
             streams=True,
+            context=CONTEXT,
         )
 
     async def start(self) -> None:

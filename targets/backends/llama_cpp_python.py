@@ -89,6 +89,11 @@ class LlamaRunner(Closing):
         """Answer a batch, in order."""
         return [self._answer(request, tick) for request in batch]
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the context was made for."""
+        return self.engine.context
+
     def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)

@@ -25,7 +25,7 @@ from targets.server.problems import Problem
 from targets.server.rate import TokenBucket
 from targets.server.service import Service
 
-NORMAL, UNSUPPORTED, POLICY, TOO_BIG = 1000, 1003, 1008, 1009
+NORMAL, UNSUPPORTED, POLICY, TOO_BIG, FAILED = 1000, 1003, 1008, 1009, 1011
 """Close codes (RFC 6455, 7.4.1)."""
 
 
@@ -90,6 +90,9 @@ class ChatSession:
             await self._serve()
         except WebSocketDisconnect:
             pass  # while something was sent to it
+        except Exception:
+            await self._socket.close(FAILED, "the server failed; its log says how")
+            raise
         finally:
             await self._stop()
 

@@ -22,7 +22,7 @@ Items: TypeAlias = AsyncGenerator[str | Answer, None]
 """What a service streams: pieces of text, and at last the answer."""
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
-FORESEEN = (Problem, *FAULTS)
+FORESEEN: tuple[type[Exception], ...] = (Problem, *FAULTS)
 """What a service may raise: it is told in a stream that has begun; all else drops the connection, and is in the log."""
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

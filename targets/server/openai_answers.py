@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from targets.api import Answer
 from targets.server.event_stream import event
+from targets.server.openai_errors import of_openai
 from targets.server.problems import Problem
 
 OWNER = "edge-nlp"
@@ -111,13 +112,13 @@ class Head:
 
     def of(self, kind: str) -> dict[str, Any]:
         """The head of an object of this kind."""
-        made = "-".join(self.model[name] for name in ("backend", "optimization", "digest"))
+        made = f"{self.model['backend']}-{self.model['optimization']}-{self.model['digest'][:12]}"
         return {
             "id": f"{self.prefix}-{self.number}",
             "object": kind,
             "created": self.created,
             "model": self.model["name"],
-            "system_fingerprint": made[:80],
+            "system_fingerprint": made,
         }
 
 
@@ -173,7 +174,7 @@ class Chunks:
 
     def failure(self, problem: Problem) -> bytes:
         """The error, after which nothing comes, not even the mark."""
-        return event(problem.document(None))
+        return event(of_openai(problem).document(None))
 
     def _event(
         self, part: Mapping[str, Any], finish: str | None = None, more: Mapping[str, Any] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, WrapValidator
 from pydantic_core import PydanticCustomError
@@ -25,26 +25,33 @@ COMPLETION_TOKENS = 16
 """Tokens of a completion where none are named, as in OpenAI's API."""
 MAX_MESSAGES = 256
 SEEDS = 2**31
+ROLES = ("system", "developer", "user", "assistant")
 
 
-def only(kind: Any, told: str) -> Any:
-    """A type whose other values are refused with this sentence."""
+def only(told: str) -> WrapValidator:
+    """Values that a type does not take are refused with this sentence."""
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
             return handler(value)
         except ValidationError:
-            raise PydanticCustomError("unsupported", told) from None  # type: ignore[arg-type]  # not a literal string
+            raise PydanticCustomError("unsupported", told) from None
 
-    return Annotated[kind, WrapValidator(check)]
+    return WrapValidator(check)
 
 
-Off = only(None, "this server does not do that; leave it out")
-Zero = only(Annotated[float, Field(ge=0, le=0)] | None, "penalties are not served; leave it out or send 0")
-One = only(Annotated[float, Field(ge=1, le=1)] | None, "penalties are not served; leave it out or send 1")
-Nothing = only(Annotated[list[Any], Field(max_length=0)] | None, "tools are not served; leave it out")
-Single = only(Literal[1] | None, "one answer is given a request; leave it out or send 1")
-No = only(Literal[False] | None, "this server does not do that; leave it out or send false")
+AllZero: TypeAlias = Annotated[float, Field(ge=0, le=0)]
+AllOne: TypeAlias = Annotated[float, Field(ge=1, le=1)]
+EMPTY = Field(max_length=0)
+Off: TypeAlias = Annotated[None, only("this server does not do that; leave it out")]
+No: TypeAlias = Annotated[Literal[False] | None, only("this server does not do that; leave it out or send false")]
+Single: TypeAlias = Annotated[Literal[1] | None, only("one answer is given a request; leave it out or send 1")]
+Zero: TypeAlias = Annotated[AllZero | None, only("penalties are not served; leave it out or send 0")]
+Once: TypeAlias = Annotated[AllOne | None, only("penalties are not served; leave it out or send 1")]
+NoBias: TypeAlias = Annotated[Annotated[dict[str, Any], EMPTY] | None, only("biases are not served; leave it out")]
+NoTools: TypeAlias = Annotated[Annotated[list[Any], EMPTY] | None, only("tools are not served; leave it out")]
+NoChoice: TypeAlias = Annotated[Literal["none", "auto"] | None, only("tools are not served; leave it out")]
+TEXT_ONLY = only("only text is answered; leave it out")
 
 
 class Options(BaseModel):
@@ -69,7 +76,7 @@ class TextFormat(Options):
 class TextPart(Options):
     """A part of a message."""
 
-    type: only(Literal["text"], "only text is read; send parts of the type text")
+    type: Annotated[Literal["text"], only("only text is read; send parts of the type text")]
     text: str = Field(min_length=1)
 
 
@@ -77,12 +84,12 @@ class ChatMessage(Options):
     """A turn of a conversation."""
 
     model_config = ConfigDict(extra="ignore")
-    role: only(Literal["system", "developer", "user", "assistant"], "should be system, developer, user or assistant")
+    role: Annotated[Literal["system", "developer", "user", "assistant"], only(f"should be {', '.join(ROLES)}")]
     content: Annotated[
         Union[Annotated[str, Tag(ONE)], Annotated[list[TextPart], Tag(MANY)]],
         Discriminator(count, "text_or_parts", "should be a string, or a list of parts of the type text"),
     ] = Field(description="What was said.")
-    tool_calls: Nothing = None
+    tool_calls: NoTools = None
     function_call: Off = None
     audio: Off = None
 
@@ -95,28 +102,25 @@ class ChatMessage(Options):
 class Sampled(Body):
     """What both routes take."""
 
-    most_chars: ClassVar[int]
     model: str | None = Field(default=None, max_length=200, description="One of GET /v1/models; else the one there is.")
     max_tokens: int | None = Field(default=None, ge=1, description="Tokens that the answer has at most.")
     temperature: Temperature | None = Field(default=None, description="0, and null: the most probable token each time.")
     top_p: TopP | None = Field(default=None, description="Tokens beyond this probability mass are never drawn.")
     seed: int | None = Field(
-        default=None, ge=-(2**63), lt=2**63, description="The same seed draws the same tokens; without one any are."
+        default=None, ge=-(2**63), le=2**63 - 1, description="The same seed draws the same tokens; without one any are."
     )
     stop: Stop | None = Field(default=None, description="Texts that end the answer; they are no part of it.")
     stream: bool | None = Field(default=None, description="Server-sent events, one a piece of text.")
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = Field(default=None, description="Go on until max_tokens, whatever the model says.")
     n: Single = None
-    logit_bias: only(Annotated[dict[str, Any], Field(max_length=0)] | None, "biases are not served; leave it out") = (
-        None
-    )
+    logit_bias: NoBias = None
     frequency_penalty: Zero = None
     presence_penalty: Zero = None
-    repetition_penalty: One = None
-    repeat_penalty: One = None
+    repetition_penalty: Once = None
+    repeat_penalty: Once = None
     min_p: Zero = None
-    top_k: only(Literal[0, -1] | None, "it is not served; use top_p, or send 0 for none") = None
+    top_k: Annotated[Literal[0, -1] | None, only("it is not served; use top_p, or send 0 for none")] = None
     user: Any = Field(default=None, description="Taken, and does nothing.")
     metadata: Any = Field(default=None, description="Taken, and does nothing.")
     store: Any = Field(default=None, description="Taken, and does nothing.")
@@ -147,13 +151,13 @@ class ChatCompletionBody(Sampled):
     )
     max_completion_tokens: int | None = Field(default=None, ge=1, description="The newer name of max_tokens.")
     logprobs: No = None
-    top_logprobs: only(Literal[0] | None, "probabilities are not told; leave it out") = None
-    tools: Nothing = None
-    functions: Nothing = None
-    tool_choice: only(Literal["none", "auto"] | None, "tools are not served; leave it out") = None
-    function_call: only(Literal["none", "auto"] | None, "functions are not served; leave it out") = None
-    response_format: only(TextFormat | None, "only text is answered; leave it out") = None
-    modalities: only(list[Literal["text"]] | None, "only text is answered; leave it out") = None
+    top_logprobs: Annotated[Literal[0] | None, only("probabilities are not told; leave it out")] = None
+    tools: NoTools = None
+    functions: NoTools = None
+    tool_choice: NoChoice = None
+    function_call: NoChoice = None
+    response_format: Annotated[TextFormat | None, TEXT_ONLY] = None
+    modalities: Annotated[list[Literal["text"]] | None, TEXT_ONLY] = None
     audio: Off = None
     parallel_tool_calls: Any = Field(default=None, description="Taken, and does nothing.")
     prediction: Any = Field(default=None, description="Taken, and does nothing.")
@@ -180,7 +184,7 @@ class CompletionBody(Sampled):
     logprobs: Off = None
     echo: No = None
     best_of: Single = None
-    suffix: only(Literal[""] | None, "nothing can be put before a suffix; leave it out") = None
+    suffix: Annotated[Literal[""] | None, only("nothing can be put before a suffix; leave it out")] = None
 
     def asked(self) -> list[Request]:
         """The requests of the task generation, in order."""

@@ -25,7 +25,9 @@ def shaped() -> Iterator[None]:
 
 
 def of_openai(problem: Problem, code: str | None = None) -> Problem:
-    """The same problem with OpenAI's error in its document; 422 is 400 there."""
+    """The same problem with OpenAI's error in its document, where it has none yet; 422 is 400 there."""
+    if "error" in problem.extra:
+        return problem
     status = 400 if problem.status == 422 else problem.status
     detail = problem.detail
     if ContextOverflow.SIGN in detail:

@@ -115,7 +115,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         labels = {str(number): label for number, label in self.runner.labels.items()}
-        return {"labels": labels, "load_s": load_s, "evidence": proof, "streams": hasattr(self.runner, "stream")}
+        told = {"context": getattr(self.runner, "context", None), "streams": hasattr(self.runner, "stream")}
+        return {"labels": labels, "load_s": load_s, "evidence": proof, **told}
 
     def run(self, batch: list[Request]) -> Message:
         """Answer one batch."""

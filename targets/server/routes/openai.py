@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from targets.registry import did_you_mean
 from targets.server import openai_answers as made
 from targets.server.body import Reader, deadline_s
-from targets.server.default_length import context_of, default_length
+from targets.server.default_length import default_length
 from targets.server.disconnect import WhileConnected
 from targets.server.event_stream import Endpoint, EventStream, counted
 from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
@@ -82,10 +83,10 @@ class OpenAiRoutes:
             model = self._known(body, "chat")
             room = default_length(self._service.engines["chat"].facts, self._limits)
             asked = body.request(room, self._limits.max_text_chars)
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
             if body.stream:
                 chunks = made.Chunks(model, chat=True, counted=body.usage_wanted)
-                return await EventStream(self._service.stream("chat", asked), chunks).begun(request.receive)
-            within_s = deadline_s(request.scope, self._limits.deadline_s)
+                return await EventStream(self._service.stream("chat", asked, within_s), chunks).begun(request.receive)
             async with WhileConnected(request.receive):
                 answer = await self._service.answer("chat", asked, within_s)
             return answered(made.chat_completion(model, answer))
@@ -96,18 +97,18 @@ class OpenAiRoutes:
             body = await self.completion_reader.read(request)
             model = self._known(body, "generation")
             asked = body.asked()
+            within_s = deadline_s(request.scope, self._limits.deadline_s)
             if body.stream:
                 if len(asked) > 1:
                     raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
                 chunks = made.Chunks(model, chat=False, counted=body.usage_wanted)
-                stream = self._service.stream("generation", asked[0])
+                stream = self._service.stream("generation", asked[0], within_s)
                 return await EventStream(stream, chunks).begun(request.receive)
-            within_s = deadline_s(request.scope, self._limits.deadline_s)
             async with WhileConnected(request.receive):
                 answers = await self._service.answers("generation", asked, within_s, None)
             return answered(made.completion(model, answers))
 
-    def _known(self, body: Sampled, task: str) -> dict[str, str]:
+    def _known(self, body: Sampled, task: str) -> Mapping[str, str]:
         """The model of a task. Raises Problem if the request names another one."""
         found = self._service.model(task)
         if body.model not in (None, found["name"], task):
@@ -120,10 +121,8 @@ class OpenAiRoutes:
         for task in TASKS:
             if task in self._service.engines:
                 name = self._service.model(task)["name"]
-                context = context_of(self._service.engines[task].facts)
-                rows[name] = {"id": name, "object": "model", "created": 0, "owned_by": made.OWNER} | {
-                    "max_model_len": context
-                }
+                told = {"object": "model", "created": 0, "owned_by": made.OWNER}
+                rows[name] = {"id": name, **told, "max_model_len": self._service.engines[task].facts.context}
         return rows
 
 
