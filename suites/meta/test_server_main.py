@@ -118,10 +118,12 @@ def test_a_port_that_is_taken() -> None:
 def test_open_files_suffice_for_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """The soft limit is raised to what is needed; a hard limit below it is refused with the largest number allowed."""
     raised: list[Any] = []
-    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 1024))
     monkeypatch.setattr("resource.setrlimit", lambda _, limits: raised.append(limits))
-    listening.allow_descriptors(512)
-    assert raised == [(768, 1024)]
+    for limits in ((64, 1024), (64, 4096), (64, -1), (4096, 4096)):
+        monkeypatch.setattr("resource.getrlimit", lambda _, limits=limits: limits)
+        listening.allow_descriptors(512)
+    assert raised == [(1024, 1024), (2816, 4096), (2816, -1)], "with room for a flood where there is any"
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 1024))
     with pytest.raises(UserError, match="allow at most 768 with --max-connections"):
         listening.allow_descriptors(10_000)
 

@@ -24,7 +24,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from targets.api import UserError
 from targets.server.connection import ConnectionLimits, held, watched
 from targets.server.drain import Drain
-from targets.server.listening import url
+from targets.server.listening import BACKLOG, url
 
 LOG = logging.getLogger("targets.server")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -159,6 +159,7 @@ def serve(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(shutdown_s),
+        backlog=BACKLOG,
         h11_max_incomplete_event_size=limits.header_bytes,
     )
     server = Server(config, drain)
