@@ -197,12 +197,12 @@ def test_models_that_cannot_be_loaded_end_the_start() -> None:
 
 def test_only_served_tasks_have_routes() -> None:
     """A task that is not served is an unknown path, and no part of the document."""
-    only = {"tasks": {"qa": settings().tasks["qa"]}}
+    only = {"qa": settings().tasks["qa"]}
 
     async def use(web: httpx.AsyncClient, service: FakeService) -> tuple[int, Any]:
         return (await web.post("/ner", json=["a"])).status_code, (await web.get("/openapi.json")).json()
 
-    status, document = serve(use, **only)
+    status, document = serve(use, tasks=only)
     assert status == 404
     assert "/qa" in document["paths"]
     assert "/ner" not in document["paths"]

@@ -256,3 +256,23 @@ def test_the_observer_hears_of_each_batch() -> None:
     assert [len(queued) for queued, _ in heard] == [1, 1, 1]
     assert heard[0] == (pytest.approx([0.0]), pytest.approx(2.0))
     assert heard[1][0] == pytest.approx([1.5 + 2.0])
+
+
+def test_a_mistake_of_our_own_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    """If the batcher itself fails, its log says so, and nobody is left waiting."""
+
+    class Broken:
+        def ran(self, queued_s: Sequence[float], run_s: float) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        batcher = Batcher(TimedEngine(0.01).run, Policy(max_batch_size=1), observer=Broken())
+        tasks = send(batcher, "a", "b")
+        first, second = await outcomes(tasks)
+        assert first == answer(ask("a"))
+        assert isinstance(second, Closed)
+        with pytest.raises(ZeroDivisionError):
+            await batcher.drain()
+
+    run(main())
+    assert [record.message for record in caplog.records] == ["batcher_failed"]

@@ -23,7 +23,10 @@ T = TypeVar("T")
 
 
 class FakeEngine:
-    """An engine without a process. `errors` are raised by the next calls of `run`; `gate` holds every call."""
+    """An engine without a process. The next calls of `run` raise `errors`, and every one with the text `refused`.
+
+    `gate` holds every call, and `first` every stream before its first piece.
+    """
 
     def __init__(self, served: ServedTask, settings: Settings, *, log: Any) -> None:
         self.served, self.settings, self.log = served, settings, log
@@ -31,6 +34,7 @@ class FakeEngine:
         self.last_timing = Timing(0.001, 0.0005)
         self.refusal: Exception | None = None
         self.errors: list[Exception] = []
+        self.refused: str | None = None
         self.batches: list[list[Request]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -40,13 +44,14 @@ class FakeEngine:
         self.closed = 0
         self.streams_ended = 0
         self.digest = "1" * 64
+        self.known: EngineFacts | None = None
 
     @property
     def facts(self) -> EngineFacts:
         if self.state == "starting":
             raise EngineBusyStarting("it starts")
         named = (self.served.task, self.served.model, self.digest, self.served.backend, self.served.optimization)
-        if getattr(self, "known", None) is None or self.known.digest != self.digest:
+        if self.known is None or self.known.digest != self.digest:
             self.known = EngineFacts(*named, labels={}, evidence=None, load_s=0.1, family="encoder")
         return self.known
 
@@ -69,6 +74,8 @@ class FakeEngine:
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
+        if any(request["text"] == self.refused for request in batch):
+            raise TargetRefused("not this")
         return [{"label": request["text"], "tokens": 3, "truncated": False} for request in batch]
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
@@ -82,6 +89,7 @@ class FakeEngine:
             self.streams_ended += 1
 
 
+MADE_UP: Any = FakeEngine
 Use = Callable[[Service, Any], Awaitable[T]]
 
 
@@ -90,7 +98,7 @@ def with_service(use: Use[T], **changes: Any) -> T:
 
     async def main() -> T:
         tasks = {"sentiment": ServedTask("sentiment", "onnxruntime", "int8")}
-        service = Service(settings(**{"tasks": tasks, **changes}), engine=FakeEngine)
+        service = Service(settings(**{"tasks": tasks, **changes}), engine=MADE_UP)
         await service.start()
         try:
             return await use(service, service.engines["sentiment"])
@@ -205,6 +213,19 @@ def test_a_failure_is_its_own() -> None:
     with_service(use)
 
 
+def test_a_refusal_says_which_text() -> None:
+    """Of several texts, the one that the target does not take is named by its place."""
+
+    async def use(service: Service, engine: Any) -> None:
+        engine.refused = "c"
+        with pytest.raises(TargetRefused, match="text 3: not this"):
+            await service.answers("sentiment", [text(each) for each in "abcd"])
+        with pytest.raises(TargetRefused, match=r"^not this$"):
+            await service.answers("sentiment", [text("c")])
+
+    with_service(use)
+
+
 def test_the_first_failure_ends_a_request() -> None:
     """When one of several texts fails, the others are given up before the failure is told."""
 
@@ -315,7 +336,7 @@ def test_a_start_that_fails_leaves_nothing(error: Exception) -> None:
     """When one model cannot be loaded, every engine is closed, and the user is told in one sentence."""
 
     async def main() -> None:
-        service = Service(settings(), engine=FakeEngine)
+        service = Service(settings(), engine=MADE_UP)
         engines: Any = service.engines
         engines["ner"].refusal = error
         with pytest.raises(UserError, match=str(error)):

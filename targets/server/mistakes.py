@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from targets.registry import did_you_mean
 
 TAGS = frozenset({"one", "many"})
-"""What stands in a place for the alternative that was tried, and names no field (see schemas.one_or_many)."""
+"""What stands in a place for the alternative that was tried, and names no field (see schemas.ONE_OR_MANY)."""
 MOST = 20
 """Mistakes that are told of one request."""
 LONGEST_BITS = 127

@@ -114,7 +114,7 @@ class Document:
         keyed = bool(self._settings.api_key_file) and not keyless
         responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer", "content": content}}
         responses |= {status: self._problem(status) for status in (*statuses, 431, *((401,) if keyed else ()))}
-        extra = {"security": [{"key": []}]} if keyed else {}
+        extra: dict[str, Any] = {"security": [{"key": []}]} if keyed else {}
         return {"summary": summary, "responses": responses, "openapi_extra": extra}
 
     def _problem(self, status: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ MAX_STOP_CHARS = 200
 LENGTHS = ("max_tokens", "max_length")
 """Fields that bound an answer."""
 ONE, MANY = "one", "many"
-"""Tags of what may be one text or a list of texts; they are no part of a field's name (see problems.field)."""
+"""Tags of what may be one text or a list of texts; they are no part of a field's name (see mistakes.field)."""
 
 
 def warm(temperature: float) -> float:
@@ -40,17 +40,14 @@ def count(value: Any) -> str | None:
     return ONE if isinstance(value, str) else MANY if isinstance(value, list) else None
 
 
-def one_or_many(text: Any, texts: Any) -> Any:
-    """The type of one text or a list of them, with an error of its own for anything else."""
-    choice = Discriminator(count, "one_or_many", "should be a string or a list of strings")
-    return Annotated[Union[Annotated[text, Tag(ONE)], Annotated[texts, Tag(MANY)]], choice]
-
-
+ONE_OR_MANY = Discriminator(count, "one_or_many", "should be a string or a list of strings")
+"""Tells one text from a list of them, with an error of its own for anything else."""
 Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-Stop = one_or_many(StopText, Annotated[list[StopText], Field(max_length=MAX_STOPS)])
+StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
+Stop = Annotated[Union[Annotated[StopText, Tag(ONE)], Annotated[StopTexts, Tag(MANY)]], ONE_OR_MANY]
 
 
 class Body(BaseModel):
@@ -208,13 +205,13 @@ def sampling(
 def allowed(limits: Limits) -> dict[str, Any]:
     """The types of the fields whose bounds are this server's."""
     text = Annotated[str, Field(min_length=1, max_length=limits.max_text_chars, pattern=NOT_BLANK)]
-    texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]  # type: ignore[valid-type]
+    texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
     tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens)]
     return {
         "texts": texts,
         "questions": texts,
         "contexts": texts,
-        "prompt": one_or_many(text, texts),
+        "prompt": Annotated[Union[Annotated[text, Tag(ONE)], Annotated[texts, Tag(MANY)]], ONE_OR_MANY],
         "text": text,
         "system": text | None,
         "max_tokens": tokens | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,9 +14,9 @@ from targets.probe import Probe
 from targets.registry import probes
 from targets.server.cache import Cache, MemoryCache
 from targets.server.engine import Engine, Log
+from targets.server.engine_errors import TargetRefused
 from targets.server.lane import Lane
 from targets.server.metrics import Metrics
-from targets.server.redis_cache import RedisCache
 from targets.server.settings import ServedTask, Settings
 
 T = TypeVar("T")
@@ -120,7 +120,8 @@ class Service:
         step = min(at_once or len(requests), self.settings.batching.max_queue)
         found: list[Answer] = []
         for start in range(0, len(requests), step):
-            found += await together([lane.answer(each, deadline) for each in requests[start : start + step]])
+            part = enumerate(requests[start : start + step], start + 1)
+            found += await together([numbered(lane.answer(each, deadline), place) for place, each in part])
         return found
 
     def stream(
@@ -149,11 +150,15 @@ def state(served: ServedTask, engine: Engine) -> dict[str, Any]:
 
 
 def open_cache(settings: Settings, metrics: Metrics) -> Cache | None:
-    """The cache that the settings name. Raises UserError for a URL that is none."""
+    """The cache that the settings name. Raises UserError for a URL that is none, and where redis-py is missing."""
     if settings.cache == "off":
         return None
     if settings.cache == "memory":
         return MemoryCache(settings.cache_mb << 20)
+    try:
+        from targets.server.redis_cache import RedisCache  # the only part of the server that needs redis-py
+    except ModuleNotFoundError:
+        raise UserError("a cache in Redis needs redis-py: pip install 'edge-nlp-suite[server-redis]'") from None
     return RedisCache(settings.cache, failed=metrics.cache["error"].inc)
 
 
@@ -161,6 +166,14 @@ def open_probe() -> Probe:
     """The sensors of this machine; those of a CPU where its kind has no probe of its own."""
     kind = detection.detect().kind
     return probes[kind if kind in probes else "cpu"](Path("/"))
+
+
+async def numbered(answering: Awaitable[T], place: int) -> T:
+    """An answer; a refusal says which of several requests it is about."""
+    try:
+        return await answering
+    except TargetRefused as error:
+        raise TargetRefused(f"text {place}: {error}") from None
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
