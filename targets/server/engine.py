@@ -211,7 +211,7 @@ class Engine:
     async def _first(self, link: Link, message: Message) -> Message:
         """The result of what is done before the engine is ready: no request is in it, so all may be told."""
         job = link.begin(message, self._settings.start_s)
-        reply = await job.over
+        reply = await asyncio.shield(job.over)
         if "died" in reply:
             reason = await link.bury()
             said = f"; it said: {link.prints}" if str(link.prints) else ""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from targets.api import Evidence
 from targets.artifacts import versions
@@ -54,6 +55,12 @@ class Timing:
     tokenize_s: float | None
 
 
+@cache
+def installed() -> Mapping[str, str]:
+    """The versions of the engines here, looked up once: it reads many small files."""
+    return versions(*ENGINES)
+
+
 def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: int) -> EngineFacts:
     """The facts, from what the processes told."""
     return EngineFacts(
@@ -69,5 +76,5 @@ def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: in
         threads=threads,
         streams=loaded["streams"],
         context=loaded["context"],
-        versions=versions(*ENGINES),
+        versions=installed(),
     )
