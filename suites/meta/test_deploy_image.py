@@ -105,7 +105,7 @@ def printed(extras: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_image_has_what_the_server_imports() -> None:
     """Each library that `targets` imports when it is imported comes with the requirements, or with one of them."""
-    names = {re.split(r"[^\w.-]", line)[0] for line in printed("server").stdout.splitlines()}
+    names = {re.split(r"[^\w.-]", line)[0] for line in printed("server-redis").stdout.splitlines()}
     reached: set[str] = set()
     while names:
         name = names.pop().lower().replace("_", "-")

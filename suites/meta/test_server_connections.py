@@ -95,8 +95,11 @@ def test_later_requests_have_the_same_time(server: Running) -> None:
     """On a connection that was used before, the headers of the next request have their time too."""
     with connected(server) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        said = trickle(connection, b"G" * 3)
+        said = b""
+        while not said.endswith(b"}"):
+            said += connection.recv(65536)
+        connection.sendall(b"GET /health HTTP/1.1\r\n")
+        said = trickle(connection, b"X-More: x\r\n")
     assert said.startswith(b"HTTP/1.1 408 ")
 
 
@@ -155,7 +158,6 @@ def test_endless_headers_are_too_large(server: Running) -> None:
     "garbage",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"GET / HTTP/9.9\r\n\r\n",
         b"GET \xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
         b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",

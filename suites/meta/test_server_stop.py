@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the server: pip install 'edge-nlp-suite[server]'")
 
-from suites.meta.tiny_server import Running, asked, running, started
+from suites.meta.tiny_server import Running, asked, running, started, status
 
 CLIENTS = 12
 
@@ -87,6 +87,7 @@ def test_what_takes_too_long_is_cut_off_aloud() -> None:
         told = json.loads(answer.read())
         assert (answer.status, answer.headers["retry-after"], told["status"]) == (503, "5", 503)
         assert told["instance"] == answer.headers["x-request-id"]
+        waiting.close()
         assert server.end() == 1
         assert server.told[-1]["cut_off"] == 1
 
@@ -163,4 +164,4 @@ def test_a_large_message_ends_its_chat_only() -> None:
     with running() as server:
         frames, code = chat(server, ["9" * 5000], stop_after=-1)
         assert (frames, code) == ([], 1009)
-        assert asked(server).getresponse().status == 200
+        assert status(server) == 200

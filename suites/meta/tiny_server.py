@@ -190,6 +190,15 @@ def running(**told: Any) -> Iterator[Running]:
         yield server
 
 
+def status(server: Running, path: str = "/health", body: bytes | None = None) -> int:
+    """What one request is answered."""
+    connection = asked(server, path, body)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status
+
+
 def asked(server: Running, path: str = "/health", body: bytes | None = None) -> http.client.HTTPConnection:
     """A connection with one request under way."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)

@@ -16,6 +16,9 @@ PROBES = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 or between two chat messages, is known after a minute. (The kernel's own default is over two hours.)"""
 OTHER_FILES = 256
 """Descriptors beside the connections: workers, pipes, models, Redis, and the clients that are turned away."""
+BACKLOG = 2048
+"""Connections that the kernel holds until they are accepted. asyncio accepts all of them before it looks at the first,
+so that a flood needs descriptors for as many at a time, where the hard limit has them."""
 REMEDIES = {
     errno.EADDRINUSE: "another program listens there; choose another port with --port, or 0 for any free one",
     errno.EACCES: "ports below 1024 need rights; choose a larger one with --port",
@@ -67,11 +70,13 @@ def allow_descriptors(connections: int) -> None:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + OTHER_FILES
-    if hard not in (resource.RLIM_INFINITY, -1) and needed > hard:
+    unlimited = hard == resource.RLIM_INFINITY
+    if not unlimited and needed > hard:
         allowed = max(hard - OTHER_FILES, 0)
         raise UserError(
             f"{connections} connections need {needed} open files, and this process may open {hard}: "
             f"allow at most {allowed} with --max-connections, or raise the limit (ulimit -Hn)."
         )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    best = needed + BACKLOG if unlimited else min(needed + BACKLOG, hard)
+    if soft != resource.RLIM_INFINITY and soft < best:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))

@@ -24,7 +24,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from targets.api import UserError
 from targets.server.connection import ConnectionLimits, held, watched
 from targets.server.drain import Drain
-from targets.server.listening import url
+from targets.server.listening import BACKLOG, url
 
 LOG = logging.getLogger("targets.server")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -37,8 +37,9 @@ CUT, FAILED, REFUSED = 1, 3, 2
 class Start:
     """Tells a failed start apart: what the user can mend is one sentence, everything else is logged with its trace."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self.app = app
+        self.drain = drain
         self.mistake: UserError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +55,10 @@ class Start:
         except UserError as mistake:
             self.mistake = mistake
             raise
+        except asyncio.CancelledError:
+            if not self.drain.begun:
+                raise
+            return None  # called off by a signal: nothing has failed
         except Exception as error:
             # No request is under way, so the message quotes no user.
             LOG.error("could not start or stop", exc_info=error, extra={"fields": {"message": str(error)}})
@@ -139,7 +144,8 @@ def serve(
     Raises:
         UserError: the application could not start because of what the user asked for.
     """
-    start = Start(app)
+    start = Start(app, drain)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # what it says at info holds query strings
     if AutoWebSocketsProtocol is None:
         LOG.warning("no WebSocket library: /chat is not served over WebSocket; pip install websockets")
     config = uvicorn.Config(
@@ -154,13 +160,15 @@ def serve(
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(shutdown_s),
+        backlog=BACKLOG,
         h11_max_incomplete_event_size=limits.header_bytes,
     )
     server = Server(config, drain)
-    try:
-        server.run(sockets=[listener])
-    except SystemExit:  # uvicorn's way of saying that the application did not start
-        if start.mistake:
-            raise start.mistake from None
-        return FAILED
+    with listener:
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:  # uvicorn's way of saying that the application did not start
+            if start.mistake:
+                raise start.mistake from None
+            return FAILED
     return CUT if drain.cut else 0
