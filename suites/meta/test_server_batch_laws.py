@@ -111,7 +111,7 @@ def accepted(stories: list[Story]) -> Iterator[Story]:
     return (story for story in stories if not isinstance(story.outcome, QueueFull))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(ENGINES, POLICIES, VISITS)
 def test_each_request_gets_its_own_answer_or_its_own_failure(
     engine: TimedEngine, policy: Policy, visits: list[Visit]
@@ -131,7 +131,7 @@ def test_each_request_gets_its_own_answer_or_its_own_failure(
                 assert story.ended - story.came <= story.visit.patience_ms / 1000 + SOON
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(ENGINES, POLICIES, VISITS)
 def test_batches_keep_their_bounds_and_the_queue_its_own(
     engine: TimedEngine, policy: Policy, visits: list[Visit]
@@ -146,7 +146,7 @@ def test_batches_keep_their_bounds_and_the_queue_its_own(
         assert isinstance(story.outcome, QueueFull) == (story.depth == policy.max_queue)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(ENGINES, POLICIES, VISITS)
 def test_nobody_waits_long_for_an_idle_engine(engine: TimedEngine, policy: Policy, visits: list[Visit]) -> None:
     """While the engine is idle a request waits `max_wait_ms` at most, and not at all when a batch is full."""
@@ -162,7 +162,7 @@ def test_nobody_waits_long_for_an_idle_engine(engine: TimedEngine, policy: Polic
             assert start - max(free, *(stories[request["text"]].came for request in batch)) <= SOON
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(ENGINES, POLICIES, VISITS)
 def test_the_oldest_goes_first_and_buckets_are_queues(engine: TimedEngine, policy: Policy, visits: list[Visit]) -> None:
     """Of two requests of one group and bucket the older starts no later; the oldest of all is in every new batch."""
@@ -186,7 +186,7 @@ def test_the_oldest_goes_first_and_buckets_are_queues(engine: TimedEngine, polic
         tried.update(request["text"] for request in batch)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(ENGINES, POLICIES, VISITS)
 def test_those_who_have_left_are_not_run(engine: TimedEngine, policy: Policy, visits: list[Visit]) -> None:
     """No batch holds a request that was cancelled or whose deadline had passed before the batch began."""

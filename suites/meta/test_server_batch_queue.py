@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.server.batch_queue import BatchQueue, Waiting, bucket
@@ -78,6 +78,7 @@ def test_a_queue_loses_nothing_and_gives_nothing_twice(sizes: list[int], limit: 
         assert numbers == sorted(numbers)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(LENGTHS, st.integers(0, 1)), min_size=1, max_size=12), LIMITS, st.floats(0, 5000))
 def test_nobody_starves(arrivals: list[tuple[list[int], int]], limit: int, allowance: float) -> None:
     """However many come later: as many batches go first as the older ones fill, bucket by bucket, and no more."""

@@ -69,7 +69,7 @@ class DeviceCollector(Collector):
         """The sensors now."""
         with self._alone:
             reading = self._probe.read()
-        families: dict[str, Metric] = {}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for channel, value in sorted(reading.items()):
             name, _, part = channel.partition(".")
             family = families.get(name)

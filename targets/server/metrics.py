@@ -7,6 +7,7 @@ is read when Prometheus asks, and costs a request nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -64,14 +65,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        own = {"registry": self.registry, "namespace": "nlp"}
-        self.requests = Counter("requests", "Requests by task and HTTP status.", ("task", "status"), **own)
-        self.seconds = Histogram(
-            "request_seconds", "Seconds of requests by phase.", ("task", "phase"), buckets=SECONDS, **own
+        histogram = partial(Histogram, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        self.requests = counter("nlp_requests", "Requests by task and HTTP status.", ("task", "status"))
+        self.seconds = histogram(
+            "nlp_request_seconds", "Seconds of requests by phase.", ("task", "phase"), buckets=SECONDS
         )
-        self.batch_size = Histogram("batch_size", "Requests in a batch.", ("task",), buckets=SIZES, **own)
-        self.tokens = Counter("tokens", "Tokens read or written by engines.", ("task",), **own)
-        cache = Counter("cache_requests", "Requests to the cache of answers.", ("result",), **own)
+        self.batch_size = histogram("nlp_batch_size", "Requests in a batch.", ("task",), buckets=SIZES)
+        self.tokens = counter("nlp_tokens", "Tokens read or written by engines.", ("task",))
+        cache = counter("nlp_cache_requests", "Requests to the cache of answers.", ("result",))
         self.cache = {result: cache.labels(result) for result in RESULTS}
         self._engines = EngineCollector()
         self.registry.register(self._engines)
