@@ -11,10 +11,12 @@ from typing import Any, TypeVar, cast
 
 import httpx
 import uvicorn
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from suites.meta.talking_engine import TalkingEngine
 from targets.server.app import create_app
 from targets.server.chat_session import Manners
+from targets.server.connection import held
 from targets.server.routes.chat import Chats
 from targets.server.service import Service
 from targets.server.settings import Limits, ServedTask, Settings
@@ -32,6 +34,11 @@ class Live:
     url: str
     service: Service
     web: httpx.AsyncClient
+    server: Quiet
+
+    def stop(self) -> None:
+        """What SIGTERM does."""
+        self.server.should_exit = True
 
     @property
     def chat(self) -> TalkingEngine:
@@ -57,11 +64,17 @@ class Quiet(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self.stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, and say so."""
+        self.stopping.set()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
@@ -84,12 +97,13 @@ async def serving(manners: Manners | None = None, **changes: Any) -> AsyncIterat
         app.router.add_websocket_route("/chat", Chats(service, manners).serve)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = Quiet(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1))
+        ws = held(AutoWebSocketsProtocol)  # type: ignore[arg-type]  # a class, where websockets is installed
+        server = Quiet(uvicorn.Config(app, ws=ws, log_config=None, access_log=False, timeout_graceful_shutdown=5))
         running = asyncio.create_task(server.serve([listener]))
         async with httpx.AsyncClient(base_url=url) as web:
             await server.listening.wait()
             try:
-                yield Live(url, service, web)
+                yield Live(url, service, web, server)
             finally:
                 server.should_exit = True
                 await running

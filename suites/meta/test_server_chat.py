@@ -340,6 +340,24 @@ def test_a_disconnect_in_the_middle_frees_the_engine(politely: bool) -> None:
     assert 'nlp_requests_total{status="499",task="chat"} 1.0' in chatting(use)
 
 
+def test_a_server_that_stops_lets_the_answer_end() -> None:
+    """A server that is told to stop in the middle of an answer finishes it, and then closes the chat as a restart."""
+
+    async def use(live: Live, client: Client) -> None:
+        gate = live.chat.gate = asyncio.Semaphore(1)
+        await client.tell("message", text="hello you")
+        await client.hear()
+        live.stop()
+        await live.server.stopping.wait()
+        gate.release()
+        gate.release()
+        pieces, done = await client.answer()
+        assert (pieces, done["finish"]) == ([" hello", " you"], "stop")
+        assert await client.closed() == 1012
+
+    chatting(use)
+
+
 def test_a_bucket_fills_again() -> None:
     """So many pass at once, and then as many a second as were agreed on."""
     now = 0.0
