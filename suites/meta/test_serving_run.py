@@ -12,6 +12,8 @@ from suites.meta.runs import Run, run
 from suites.meta.serving_double import double
 
 pytestmark = pytest.mark.skipif(not installed(), reason=f"locust is not installed: {INSTALL}")
+TRIES = 4
+"""A client that lacks time voids a load; what else the machine does is no fault of the suite."""
 LOAD = "suites/serving/test_load.py::test_load"
 
 
@@ -23,14 +25,16 @@ def loaded(tmp_path: Path, url: str, *arguments: str) -> Run:
 def test_a_load_on_a_server_elsewhere(tmp_path: Path) -> None:
     """The acceptance line: table, grade, JSON and verdicts of a server that was started elsewhere."""
     output = tmp_path / "out" / "load.json"
+    asked = ("--endpoint=sentiment", "--concurrent=4", "--requests=200", f"--output={output}")
     with double("queue", 2.0) as url:
-        asked = ("--endpoint=sentiment", "--concurrent=4", "--requests=200", f"--output={output}")
-        found = loaded(tmp_path, url, *asked)
+        for _ in range(TRIES):
+            found = loaded(tmp_path, url, *asked)
+            (load,) = json.loads(output.read_text())["loads"]
+            if load["invalid"] is None:
+                break
     assert found.code == 0, found.output
     assert "closed loop, 4 connections" in found.output
     assert "excellent" in found.output
-    content = json.loads(output.read_text())
-    (load,) = content["loads"]
     assert (load["endpoint"], load["requests"], load["grade"]) == ("sentiment", 200, "excellent")
     assert load["success_rate"]["value"] == 1.0
     assert load["requests_per_s"]["value"] == pytest.approx(500, rel=0.4)
@@ -92,5 +96,5 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     found = loaded(tmp_path, f"http://127.0.0.1:{free_port()}", "--endpoint=sentiment")
     assert found.code == 1
     assert "does not answer" in found.output
-    assert "is it running, and the URL right?" in found.output
+    assert "is the server running, and the URL right?" in found.output
     assert "Traceback" not in found.output
