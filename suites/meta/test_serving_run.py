@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fixtures.serving.load import INSTALL, free_port, installed
-from suites.meta.runs import Run, run
+from fixtures.serving.load import INSTALL, LOCUSTFILE, free_port, installed
+from suites.meta.runs import ROOT, Run, run
 from suites.meta.serving_double import double
 
 pytestmark = pytest.mark.skipif(not installed(), reason=f"locust is not installed: {INSTALL}")
@@ -89,6 +92,31 @@ def test_bad_input_is_one_sentence(tmp_path: Path, argument: str, told: str) -> 
     assert found.code == 4
     (line,) = found.errors
     assert told in line
+
+
+@pytest.mark.alone
+def test_a_worker_joins_from_elsewhere(tmp_path: Path) -> None:
+    """`--remote-workers 1` waits for a worker that somebody starts by hand, and says how."""
+    port = free_port()
+    words = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (
+        double("queue", 1.0) as url,
+        subprocess.Popen(words, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL) as worker,
+    ):
+        asked = ("--workers=1", "--remote-workers=1", f"--master-port={port}", "--requests=50", "--concurrent=4")
+        found = loaded(tmp_path, url, "--endpoint=sentiment", *asked)
+        worker.terminate()
+    assert f"--worker --master-host THIS_MACHINE --master-port {port}" in found.output, found.output
+    (load,) = json.loads((tmp_path / "build" / "serving.json").read_text())["loads"]
+    assert (load["requests"], len(load["clients"])) == (50, 2)
+
+
+def test_remote_workers_need_a_server_that_they_can_reach(tmp_path: Path) -> None:
+    """A server of our own listens on this machine alone."""
+    found = run(tmp_path / "build", "--remote-workers=1", LOAD)
+    assert found.code == 4
+    assert "--remote-workers needs --url" in found.output
 
 
 def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
