@@ -117,6 +117,16 @@ def test_errors_are_counted_by_kind(queue: str) -> None:
     assert seen.locust == {"requests": 18, "failures": 15}, "Locust's own count is ours"
 
 
+def test_an_overload_ends(queue: str) -> None:
+    """At ten times the capacity a request that no connection was free for in time is a time-out, and is not sent."""
+    plan = Plan(queue, calls("good"), steady(500.0, 2.0), open_loop=True, connections=8, timeout_s=1.0, warm_s=0.0)
+    seen = run(plan)
+    assert set(seen.errors) == {"timeout"}
+    assert seen.errors["timeout"] > 0.7 * len(seen.due)
+    assert seen.examples["timeout"] == "no connection was free in time"
+    assert seen.seconds < 4.0
+
+
 def test_broken_connections_are_counted_by_kind(rough: str) -> None:
     """A reset, an end without an answer, half an answer and what is no HTTP are errors, and are never sent again."""
     texts = ("good", "reset", "drop", "half", "noise")
