@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import psutil
 import pytest
 
-from fixtures.cases import importable
 from fixtures.serving import loadgen, wrk
 from fixtures.serving.client_health import Health
 from fixtures.serving.duel import Duel, alone, p50_ms, per_s
@@ -23,7 +23,7 @@ from fixtures.serving.plan import Call, Plan, steady
 from suites.meta.serving_double import double
 from targets.api import UserError
 
-needs_loadgen = pytest.mark.skipif(not importable("mlperf_loadgen"), reason=f"no LoadGen: {loadgen.INSTALL}")
+needs_loadgen = pytest.mark.skipif(find_spec("mlperf_loadgen") is None, reason=f"no LoadGen: {loadgen.INSTALL}")
 needs_wrk = pytest.mark.skipif(not (shutil.which("wrk") and installed()), reason=f"no wrk: {wrk.INSTALL}")
 GOOD = ENDPOINTS["sentiment"].call({"text": "good"}, "positive")
 
