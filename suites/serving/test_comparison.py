@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures.cases import importable
 from fixtures.serving import opponents, wrk
 from fixtures.serving.bare import Cell
 from fixtures.serving.duel import Duel, alone, p50_ms, p99_ms, per_s
@@ -40,7 +39,7 @@ SHORT = (8, 14)
 @pytest.fixture(scope="module")
 def cell() -> Cell:
     """The engine that every side uses."""
-    return Cell("sentiment", "onnxruntime" if importable("onnxruntime") else "huggingface", "fp32")
+    return Cell("sentiment", "onnxruntime" if find_spec("onnxruntime") else "huggingface", "fp32")
 
 
 def of_cell(cell: Cell, *more: str) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ def test_wrk_agrees(sides: dict[str, Server], calls: tuple[Call, ...], serving: 
 @pytest.fixture(scope="module")
 def big(serving: Ledger) -> Cell:
     """A model of DistilBERT's size in int8: what is served in earnest. Its weights are random, which costs the same."""
-    if not importable("onnxruntime"):
+    if not find_spec("onnxruntime"):
         pytest.skip(
             "the int8 model of DistilBERT's size runs on onnxruntime: pip install 'edge-nlp-suite[onnxruntime]'"
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
-from fixtures.cases import importable
 from fixtures.serving import loadgen
 from fixtures.serving.bare import Cell
 from fixtures.serving.endpoints import ENDPOINTS
@@ -25,7 +25,7 @@ FIRST_GUESS_PER_S, FIRST_S = 500.0, 1.0
 @pytest.fixture(scope="module")
 def cell(pytestconfig: pytest.Config) -> Cell:
     """The engine that was asked for, else what the server would take."""
-    default = "onnxruntime" if importable("onnxruntime") else "huggingface"
+    default = "onnxruntime" if find_spec("onnxruntime") else "huggingface"
     backend, optimization = (next(iter(pytestconfig.getoption(name)), None) for name in ("backend", "optimization"))
     return Cell("sentiment", backend or default, optimization or "fp32")
 
