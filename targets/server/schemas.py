@@ -49,8 +49,9 @@ ONE_OR_MANY = Discriminator(count, "one_or_many", "should be a string or a list 
 """Tells one text from a list of them, with an error of its own for anything else."""
 Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Whole = Annotated[int, BeforeValidator(whole)]
-Seed = Annotated[Whole, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
+Least = Annotated[int, Field(ge=0), BeforeValidator(whole)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 Stop = Annotated[Union[Annotated[StopText, Tag(ONE)], Annotated[StopTexts, Tag(MANY)]], ONE_OR_MANY]
@@ -92,9 +93,8 @@ class Batched(Body):
     """Bodies of several texts."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size",)
-    batch_size: Whole | None = Field(
+    batch_size: Count | None = Field(
         default=None,
-        ge=1,
         description="At most so many of the texts are given to the model at once; its own limit holds beside it.",
     )
 
@@ -137,7 +137,7 @@ class TextsToRewrite(Texts):
     """Texts to be translated."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
-    max_length: Whole = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
+    max_length: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     return_token_ids: bool = Field(default=False, description="Whether answers hold the ids of their tokens.")
 
     def requests(self) -> list[Request]:
@@ -154,7 +154,7 @@ class TextsToSummarize(TextsToRewrite):
     """Texts to be summarized."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length", "min_length")
-    min_length: Whole = Field(default=0, ge=0, description="Tokens that an answer has at least.")
+    min_length: Least = Field(default=0, description="Tokens that an answer has at least.")
 
     def requests(self) -> list[Request]:
         """One a text."""
@@ -172,7 +172,7 @@ class Prompts(Body):
 
     bare: ClassVar[str | None] = "prompt"
     prompt: str | list[str] = Field(description="The prompt, or a list of them, answered in this order.")
-    max_tokens: Whole = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
+    max_tokens: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     temperature: Temperature = Field(default=0.0, description="0 takes the most probable token each time.")
     top_p: TopP = Field(default=1.0, description="Tokens beyond this probability mass are never drawn.")
     seed: Seed = Field(default=0, description="The same seed draws the same tokens.")
@@ -215,7 +215,7 @@ def allowed(limits: Limits) -> dict[str, Any]:
     """The types of the fields whose bounds are this server's."""
     text = Annotated[str, Field(min_length=1, max_length=limits.max_text_chars, pattern=NOT_BLANK)]
     texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
-    tokens = Annotated[Whole, Field(ge=1, le=limits.max_output_tokens)]
+    tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
     return {
         "texts": texts,
         "questions": texts,
@@ -226,7 +226,7 @@ def allowed(limits: Limits) -> dict[str, Any]:
         "max_tokens": tokens | None,
         "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
-        "min_length": Annotated[Whole, Field(ge=0, le=limits.max_output_tokens)],
+        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens), BeforeValidator(whole)],
     }
 
 
@@ -243,7 +243,7 @@ def limited(body: type[B], limits: Limits, longest: int | None = None) -> type[B
     for name, field in body.model_fields.items():
         kind, default = types.get(name), field.default
         if longest is not None and name in LENGTHS:
-            kind = Annotated[Whole, Field(ge=1, le=limits.max_output_tokens)]
+            kind = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
             default = min(longest, limits.max_output_tokens)
         if kind is not None:
             made[name] = (kind, Field(default=default, description=field.description))
