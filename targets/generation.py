@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from targets.api import Answer, Request, Runner, Task, UserError
+from targets.api import Answer, Request, Runner, Task, Tick, UserError, no_tick
 
 Message: TypeAlias = Mapping[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
@@ -40,11 +40,14 @@ UNFINISHED = "\ufffd"
 class ContextOverflow(UserError):
     """The prompt and the tokens asked for do not fit into the model's context; the message gives the three numbers."""
 
+    SIGN = "but the context holds"
+    """By which the message is known where only that has travelled."""
+
     @classmethod
     def of(cls, prompt: int, output: int, context: int) -> ContextOverflow:
         """The refusal for these counts of tokens."""
         return cls(
-            f"the prompt has {prompt} tokens and {output} more are asked for, but the context holds {context}; "
+            f"the prompt has {prompt} tokens and {output} more are asked for, {cls.SIGN} {context}; "
             "shorten the prompt, or lower max_tokens"
         )
 
@@ -83,7 +86,12 @@ class Decoding:
             ("top_p", found.top_p, 0 < found.top_p <= 1, "above 0, and 1 at most"),
             ("stop", found.stop, all(found.stop), "strings that are not empty"),
             ("min_tokens", found.min_tokens, 0 <= found.min_tokens <= found.max_tokens, f"0 to {found.max_tokens}"),
-            ("min_tokens", found.min_tokens, holds_back or not found.min_tokens, "0: this engine cannot hold an end back"),
+            (
+                "min_tokens",
+                found.min_tokens,
+                holds_back or not found.min_tokens,
+                "0: this engine cannot hold an end back",
+            ),
         ):
             if not right:
                 raise UserError(f"{name} is {value!r}, should be {wanted}")
@@ -121,12 +129,18 @@ class GeneratorRunner(Runner, Protocol):
     earlier one in a cache: `run` forgets it, or the server is started that way.
     """
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together that it holds; None where there is no bound, or none is known."""
+        ...
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes: whole characters, and nothing of a stop string.
 
-        The pieces joined are the answer's `text`, which is that of `run`. An exception raised by `say` ends the
-        generation at that token and comes out of here; the runner is then as ready as before. `token_ids` may be None
-        where the engine tells them of whole answers only.
+        The pieces joined are the answer's `text`, which is that of `run`. `tick` is called as by `run`: also for tokens
+        that add nothing to the text yet. An exception raised by either ends the generation at that token and comes out
+        of here; the runner is then as ready as before. `token_ids` may be None where the engine tells them of whole
+        answers only.
         """
         ...
 

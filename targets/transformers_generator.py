@@ -73,7 +73,12 @@ class TransformersGenerator(Closing):
                 answers[row] = self._answer(prompts[row], ids, decoding)
         return [answers[row] for row in range(len(batch))]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model holds; None where its positions are relative."""
+        return self.reader.context if self.reader.context < sys.maxsize else None
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         decoding = self._decoding(request)
         prompt = self.reader.read(request, decoding.max_tokens)
@@ -82,6 +87,7 @@ class TransformersGenerator(Closing):
 
         def hear(token: int) -> None:
             heard.append(token)
+            tick()
             if self.reader.settled(token):
                 text.upto(self.reader.text(prompt.ids, heard))
 
@@ -106,9 +112,7 @@ class TransformersGenerator(Closing):
     def facts(self) -> dict[str, Any]:
         """Of the model and the tokenizer, for `Evidence.details`."""
         return {
-            "context": self.reader.context
-            if self.reader.context < sys.maxsize
-            else "unbounded: positions are relative",
+            "context": self.context or "unbounded: positions are relative",
             "end_tokens": list(self.ends),
             "vocabulary": int(self.model.config.vocab_size),
         }

@@ -29,9 +29,14 @@ class BrokenGenerator(Closing):
         """Answer a batch, wrongly."""
         return self._run(batch, tick)
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    @property
+    def context(self) -> int | None:
+        """The real context."""
+        return self.real.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer a request as `run` does, and say its text at once."""
-        (found,) = self._run([request], no_tick)
+        (found,) = self._run([request], tick)
         say(self._heard(found["text"]))
         return found
 

@@ -39,54 +39,54 @@ NAME, PLAIN, SILENT = "odd", "odd-plain", "odd-silent"
 TOKEN_S = 0.005
 
 
-def refuse() -> None:
+def refuse(text: str) -> None:
     """As targets refuse what they cannot take."""
     raise UserError("this text is refused; ask for something else")
 
 
-def unavailable() -> None:
+def unavailable(text: str) -> None:
     """As a backend whose hardware is not there."""
     raise Unavailable("this machine has no such thing; install it")
 
 
-def fail() -> None:
+def fail(text: str) -> None:
     """An error of the target's own."""
-    raise ValueError("the target fails on 'private words'")
+    raise ValueError(f"the target fails on {text!r}")
 
 
-def spoil() -> None:
+def spoil(text: str) -> None:
     """An error after which a GPU cannot be used by this process."""
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-def kill() -> None:
+def kill(text: str) -> None:
     """A death without a word."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def crash() -> None:
+def crash(text: str) -> None:
     """A death in native code."""
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def leave() -> None:
+def leave(text: str) -> None:
     """An end with an exit code."""
     print("odd: no more", flush=True)
     os._exit(7)
 
 
-def hang() -> None:
+def hang(text: str) -> None:
     """No answer, ever."""
     time.sleep(3600)
 
 
-def chatter() -> None:
+def chatter(text: str) -> None:
     """More prints than any pipe holds."""
     for number in range(20_000):
         print(f"odd: line {number}")
 
 
-DEEDS: dict[str, Callable[[], None]] = {
+DEEDS: dict[str, Callable[[str], None]] = {
     "refuse": refuse,
     "unavailable": unavailable,
     "fail": fail,
@@ -163,7 +163,7 @@ class StreamingRunner(OddRunner):
 
 def deed(text: str) -> None:
     """Do what the first word says, if it is one of the deeds."""
-    DEEDS.get(text.partition(" ")[0], lambda: None)()
+    DEEDS.get(text.partition(" ")[0], lambda _: None)(text)
 
 
 class OddEngine:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import SimpleNamespace
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
 
 from targets.api import Answer, Request
 from targets.server.app import create_app
+from targets.server.metrics import Metrics
 from targets.server.settings import Limits, ServedTask, Settings
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class FakeService:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.engines = dict.fromkeys(settings.tasks)
-        self.metrics = SimpleNamespace(render=lambda: b"up 1\n", content_type="text/plain; version=0.0.4")
+        self.metrics = Metrics()
         self.ready = True
         self.error: Exception | None = None
         self.broken: Exception | None = None
@@ -99,13 +100,24 @@ def serve(use: Use[T], prepare: Callable[[FakeService], None] | None = None, **c
     return asyncio.run(main())
 
 
-def ask(method: str, path: str, *, prepare: Callable[[FakeService], None] | None = None, **asked: Any) -> Any:
-    """The response to one request."""
+@cache
+def standing() -> httpx.ASGITransport:
+    """An application that stands for many requests: making one takes longer than asking it."""
+    service: Any = FakeService(settings())
+    return httpx.ASGITransport(create_app(service.settings, service), raise_app_exceptions=False)
 
-    async def use(web: httpx.AsyncClient, service: FakeService) -> httpx.Response:
+
+def ask(method: str, path: str, *, prepare: Callable[[FakeService], None] | None = None, **asked: Any) -> Any:
+    """The response to one request; with `prepare` of an application of its own."""
+
+    async def use(web: httpx.AsyncClient, _service: FakeService) -> httpx.Response:
         return await web.request(method, path, **asked)
 
-    return serve(use, prepare)
+    async def alone() -> httpx.Response:
+        async with httpx.AsyncClient(transport=standing(), base_url="http://x") as web:
+            return await web.request(method, path, **asked)
+
+    return serve(use, prepare) if prepare else asyncio.run(alone())
 
 
 def post(path: str, body: Any, **asked: Any) -> Any:

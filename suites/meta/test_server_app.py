@@ -1,4 +1,4 @@
-"""The server's routes around a service whose answers are made up: what is asked, what is answered, what is documented."""
+"""The server's routes around a service whose answers are made up: what is asked, answered, and documented."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from suites.meta.server_kit import MODEL, READ, FakeService, ask, made_up, post, serve, settings
+from targets.api import UserError
 from targets.server import answers
+from targets.server.api_key import OPEN
+from targets.server.app import create_app
+from targets.server.openapi import TASK_PROBLEMS
 from targets.server.routes.tasks import ROUTES
 
 BODIES: dict[str, Any] = {
@@ -51,17 +55,25 @@ def test_a_bare_list_is_a_body(path: str) -> None:
     [
         ("/sentiment", {"texts": ["a"], "batch_size": 3}, {}, {"text": "a"}, 3),
         ("/sentiment", ["a"], {"batch_size": 3}, {"text": "a"}, 3),
+        ("/sentiment", {"texts": ["a"], "batch_size": 3}, {"batch_size": 4}, {"text": "a"}, 3),
+        ("/sentiment", {"texts": ["a"], "batch_size": 3.0}, {}, {"text": "a"}, 3),
         ("/sentiment", {"texts": ["a"]}, {"batch_size": 10**17}, {"text": "a"}, 10**17),
         ("/sentiment", {"texts": ["a"], "batch_size": None}, {}, {"text": "a"}, None),
         ("/qa", {"questions": ["q"], "contexts": ["c"]}, {"batch_size": 1}, {"question": "q", "context": "c"}, 1),
         ("/summarize", ["a"], {"max_length": 9}, {"text": "a", "max_tokens": 9}, None),
-        ("/summarize", {"texts": ["a"], "min_length": 5}, {}, {"text": "a", "min_tokens": 5}, None),
-        ("/summarize", {"texts": ["a"], "min_length": 0}, {}, {"text": "a"}, None),
+        ("/summarize", {"texts": ["a"], "min_length": 5}, {}, {"text": "a", "max_tokens": 16, "min_tokens": 5}, None),
+        ("/summarize", {"texts": ["a"], "min_length": 0}, {}, {"text": "a", "max_tokens": 16}, None),
         ("/translate", {"texts": ["a"], "max_length": 9}, {}, {"text": "a", "max_tokens": 9}, None),
-        ("/generate", {"prompt": "a"}, {}, {"prompt": "a"}, None),
-        ("/generate", {"prompt": "a", "seed": 7, "top_p": 0.5}, {}, {"prompt": "a"}, None),
-        ("/generate", {"prompt": "a", "stop": "x"}, {}, {"prompt": "a", "stop": ["x"]}, None),
-        ("/generate", {"prompt": "a", "stop": ["x", "y"]}, {}, {"prompt": "a", "stop": ["x", "y"]}, None),
+        ("/generate", {"prompt": "a"}, {}, {"prompt": "a", "max_tokens": 16}, None),
+        ("/generate", {"prompt": "a", "seed": 7, "top_p": 0.5}, {}, {"prompt": "a", "max_tokens": 16}, None),
+        ("/generate", {"prompt": "a", "stop": "x"}, {}, {"prompt": "a", "max_tokens": 16, "stop": ["x"]}, None),
+        (
+            "/generate",
+            {"prompt": "a", "stop": ["x", "y"]},
+            {},
+            {"prompt": "a", "max_tokens": 16, "stop": ["x", "y"]},
+            None,
+        ),
         (
             "/generate",
             {"prompt": "a", "temperature": 1e-300, "max_tokens": 2},
@@ -72,7 +84,7 @@ def test_a_bare_list_is_a_body(path: str) -> None:
     ],
 )
 def test_what_is_asked_reaches_the_target(path: str, body: Any, query: Any, request_: Any, width: int | None) -> None:
-    """Options stand in the body or in the query, and become the keys that targets know; defaults add none."""
+    """Options stand in the body or in the query, and become the keys that targets know; the length is bounded."""
 
     async def use(web: httpx.AsyncClient, service: FakeService) -> Any:
         response = await web.post(path, json=body, params=query)
@@ -156,36 +168,43 @@ def unready(service: FakeService) -> None:
     service.ready = False
 
 
-def test_metrics_are_text() -> None:
-    """Prometheus reads what the service's metrics say."""
-    response = ask("GET", "/metrics")
-    assert response.text == "up 1\n"
-    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+def test_requests_are_counted_by_their_status() -> None:
+    """Prometheus reads how many requests of a task were answered how, refused ones included."""
+
+    async def use(web: httpx.AsyncClient, service: FakeService) -> httpx.Response:
+        for body in (["a"], ["b"], [""]):
+            await web.post("/ner", json=body)
+        return await web.get("/metrics")
+
+    response = serve(use)
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    lines = response.text.splitlines()
+    assert 'nlp_requests_total{status="200",task="ner"} 2.0' in lines
+    assert 'nlp_requests_total{status="422",task="ner"} 1.0' in lines
 
 
-def test_models_that_cannot_be_loaded_are_reported() -> None:
-    """Whoever runs the application is told why its service did not start."""
-    from targets.server.app import create_app
+def test_models_that_cannot_be_loaded_end_the_start() -> None:
+    """Whoever runs the application gets the error with which its service did not start."""
 
-    async def main() -> BaseException:
+    async def main() -> None:
         service: Any = FakeService(settings())
-        service.broken = ValueError("no such model")
-        told: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-        app = create_app(service.settings, service, on_fatal=told.set_result)
+        service.broken = UserError("no such model")
+        app = create_app(service.settings, service)
         async with app.router.lifespan_context(app):
-            return await told
+            pytest.fail("it started")
 
-    assert str(asyncio.run(main())) == "no such model"
+    with pytest.raises(UserError, match="no such model"):
+        asyncio.run(main())
 
 
 def test_only_served_tasks_have_routes() -> None:
     """A task that is not served is an unknown path, and no part of the document."""
-    only = {"tasks": {"qa": settings().tasks["qa"]}}
+    only = {"qa": settings().tasks["qa"]}
 
     async def use(web: httpx.AsyncClient, service: FakeService) -> tuple[int, Any]:
         return (await web.post("/ner", json=["a"])).status_code, (await web.get("/openapi.json")).json()
 
-    status, document = serve(use, **only)
+    status, document = serve(use, tasks=only)
     assert status == 404
     assert "/qa" in document["paths"]
     assert "/ner" not in document["paths"]
@@ -198,8 +217,9 @@ def test_the_document_is_whole() -> None:
     assert set(references(document)) <= defined
     for route in ROUTES:
         told = document["paths"][route.path]["post"]
-        assert set(told["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "500", "503", "504"}
-        assert told["responses"]["200"]["content"].keys() == {"application/json"}
+        assert set(told["responses"]) == {"200", "431", *map(str, TASK_PROBLEMS)}
+        events = {"text/event-stream"} if "stream" in route.body.model_fields else set()
+        assert told["responses"]["200"]["content"].keys() == {"application/json"} | events
         for status, response in told["responses"].items():
             if status != "200":
                 assert response["content"].keys() == {"application/problem+json"}
@@ -218,7 +238,10 @@ def test_a_key_is_documented_where_one_is_needed(tmp_path: Any) -> None:
     assert told["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert told["paths"]["/ner"]["post"]["security"] == [{"key": []}]
     assert "401" in told["paths"]["/ner"]["post"]["responses"]
-    assert "security" not in told["paths"]["/health"]["get"]
+    assert told["paths"]["/metrics"]["get"]["security"] == [{"key": []}]
+    for path in OPEN:
+        assert "security" not in told["paths"][path]["get"]
+        assert "401" not in told["paths"][path]["get"]["responses"]
 
 
 def references(part: Any) -> list[str]:

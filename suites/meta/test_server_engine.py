@@ -136,8 +136,12 @@ def test_the_identity_changes_with_everything_that_answers_depend_on(tmp_path: P
 
     async def play(subject: Engine, _: Lines) -> None:
         facts = subject.facts
-        others = [replace(facts, **{name: "other"}) for name in ("task", "digest", "backend", "optimization")] + [
-            replace(facts, versions={"torch": "other"})
+        others = [
+            replace(facts, task="other"),
+            replace(facts, digest="other"),
+            replace(facts, backend="other"),
+            replace(facts, optimization="other"),
+            replace(facts, versions={"torch": "other"}),
         ]
         assert len({each.identity for each in (facts, *others)}) == 1 + len(others)
         assert replace(facts, load_s=1e9).identity == facts.identity
@@ -275,6 +279,7 @@ def test_texts_of_users_are_not_logged(tmp_path: Path) -> None:
         with pytest.raises(EngineDied):
             await echo(subject, "kill private words")
         assert await subject.wait_ready(PATIENCE_S)
+        assert log.of("engine_died")
         assert "private" not in str(log.all)
 
     played(play, engine(tmp_path))
@@ -392,7 +397,7 @@ def test_closing_ends_what_is_running(tmp_path: Path) -> None:
 
     async def play(subject: Engine, _: Lines) -> None:
         call = asyncio.create_task(echo(subject, "hang"))
-        await until(lambda: psutil.Process(subject.pid).num_ctx_switches().voluntary > 0)
+        await asyncio.sleep(0)  # it has been sent
         await subject.close()
         with pytest.raises(EngineDied):
             await call
@@ -421,6 +426,8 @@ async def main():
     subject, _ = engine(Path(sys.argv[1]))
     await subject.start()
     print(subject.pid, (await subject.run([{"text": "helper"}]))[0]["text"], flush=True)
+    if sys.argv[2] == "left":
+        return
     if sys.argv[2] == "busy":
         asyncio.create_task(subject.run([{"text": "hang"}]))
         await asyncio.sleep(0)
@@ -429,15 +436,16 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
+@pytest.mark.parametrize("state", ["idle", "busy", "left"])
 def test_an_engine_dies_with_its_server(tmp_path: Path, state: str) -> None:
-    """When the server is killed, its engines and their helpers end, even one that is busy in native code."""
+    """When the server is killed, or leaves without a word, an engine ends with its helpers, even a busy one."""
     command = [sys.executable, "-c", ORPHAN, str(tmp_path), state]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         pids = [int(word) for word in server.stdout.readline().split()]
         assert len(pids) == 2
-        server.kill()
+        if state != "left":
+            server.kill()
     asyncio.run(asyncio.wait_for(until(lambda: all(map(gone, pids))), PATIENCE_S))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import hypothesis
 import pytest
 from hypothesis import given, strategies
 from pydantic import TypeAdapter
@@ -35,21 +36,21 @@ def problem(response: Any, status: int) -> Any:
         ("/sentiment", {}, "texts is missing"),
         ("/sentiment", {"texts": "a"}, "texts should be a list, is a string"),
         ("/sentiment", {"texts": None}, "texts should be a list, is null"),
-        ("/sentiment", {"texts": []}, "texts is empty; at least 1 item is needed"),
-        ("/sentiment", [], "texts is empty; at least 1 item is needed"),
+        ("/sentiment", {"texts": []}, "texts has 0 items, should have at least 1"),
+        ("/sentiment", [], "texts has 0 items, should have at least 1"),
         ("/sentiment", {"texts": ["a", 1]}, "texts[1] should be a string, is an integer"),
         ("/sentiment", {"texts": [["a"]]}, "texts[0] should be a string, is a list"),
-        ("/sentiment", {"texts": ["a", ""]}, "texts[1] is empty; at least 1 character is needed"),
+        ("/sentiment", {"texts": ["a", ""]}, "texts[1] has 0 characters, should have at least 1"),
         ("/sentiment", {"texts": [" \n\u0085\ufeff"]}, "texts[0] is blank; at least one character that is no space"),
-        ("/sentiment", {"texts": ["a"] * 5}, "texts has 5 items, at most 4 are allowed"),
-        ("/sentiment", {"texts": ["a" * 51]}, "texts[0] has 51 characters, at most 50 are allowed"),
+        ("/sentiment", {"texts": ["a"] * 5}, "texts has 5 items, should have at most 4"),
+        ("/sentiment", {"texts": ["a" * 51]}, "texts[0] has 51 characters, should have at most 50"),
         ("/sentiment", {"texts": ["a"], "batch": 3}, "unknown field 'batch'. Did you mean 'batch_size'? Known: batch_"),
         ("/sentiment", {"texts": ["a"], "batch_size": 0}, "batch_size is 0, should be at least 1"),
         ("/sentiment", {"texts": ["a"], "batch_size": "8"}, "batch_size should be an integer, is a string"),
         ("/sentiment", {"texts": ["a"], "batch_size": True}, "batch_size should be an integer, is true or false"),
         ("/sentiment", {"texts": ["a"], "batch_size": 1.5}, "batch_size should be an integer, is a number"),
         ("/sentiment", "a", "body should be an object, is a string"),
-        ("/sentiment", None, "body should be an object, is null"),
+        ("/sentiment", True, "body should be an object, is true or false"),
         ("/sentiment", 3, "body should be an object, is an integer"),
         ("/sentiment", {"texts": [1, 2, 3]}, "texts[0] should be a string, is an integer (and 2 more)"),
         ("/qa", ["a"], "body should be an object, is a list"),
@@ -59,14 +60,15 @@ def problem(response: Any, status: int) -> Any:
         ("/summarize", {"texts": ["a"], "max_length": 10**300}, "max_length is a number of very many digits, should"),
         ("/summarize", {"texts": ["a"], "min_length": -1}, "min_length is -1, should be at least 0"),
         ("/summarize", {"texts": ["a"], "min_length": 9, "max_length": 5}, "min_length is 9, should be at most max_le"),
+        ("/summarize", {"texts": ["a"], "max_length": None}, "max_length should be an integer, is null"),
         ("/generate", {"prompt": 3}, "prompt should be a string or a list of strings, is an integer"),
-        ("/generate", {"prompt": []}, "prompt is empty; at least 1 item is needed"),
-        ("/generate", {"prompt": ["a", ""]}, "prompt[1] is empty; at least 1 character is needed"),
-        ("/generate", {"prompt": "a", "temperature": -1}, "temperature is -1.0, should be at least 0.0"),
-        ("/generate", {"prompt": "a", "top_p": 0}, "top_p is 0.0, should be above 0.0"),
-        ("/generate", {"prompt": "a", "seed": 2**31}, "seed is 2147483648, should be below 2147483648"),
-        ("/generate", {"prompt": "a", "stop": [""]}, "stop[0] is empty; at least 1 character is needed"),
-        ("/generate", {"prompt": "a", "stop": ["a"] * 5}, "stop has 5 items, at most 4 are allowed"),
+        ("/generate", {"prompt": []}, "prompt has 0 items, should have at least 1"),
+        ("/generate", {"prompt": ["a", ""]}, "prompt[1] has 0 characters, should have at least 1"),
+        ("/generate", {"prompt": "a", "temperature": -1}, "temperature is -1, should be at least 0"),
+        ("/generate", {"prompt": "a", "top_p": 0}, "top_p is 0, should be above 0"),
+        ("/generate", {"prompt": "a", "seed": 2**31}, "seed is 2147483648, should be at most 2147483647"),
+        ("/generate", {"prompt": "a", "stop": [""]}, "stop[0] has 0 characters, should have at least 1"),
+        ("/generate", {"prompt": "a", "stop": ["a"] * 5}, "stop has 5 items, should have at most 4"),
         ("/generate", {"prompt": "a", "max_tokens": 0}, "max_tokens is 0, should be at least 1"),
     ],
 )
@@ -122,7 +124,9 @@ def test_bodies_of_another_kind(headers: dict[str, str], told: str) -> None:
     assert found["detail"].startswith(told)
 
 
-@pytest.mark.parametrize("kind", ["application/json; charset=UTF-8", "Application/JSON", 'application/json;charset="utf-8"'])
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=UTF-8", "Application/JSON", 'application/json;charset="utf-8"']
+)
 def test_json_by_another_spelling(kind: str) -> None:
     """The content type may be written in any case, and may say what JSON is in anyway."""
     assert ask("POST", "/sentiment", content=b' ["a"]', headers={"content-type": kind}).status_code == 200
@@ -131,7 +135,11 @@ def test_json_by_another_spelling(kind: str) -> None:
 @pytest.mark.parametrize(
     ("path", "query", "told"),
     [
-        ("/sentiment", "batch=3", "unknown parameter 'batch' in the query. Did you mean 'batch_size'? Known: batch_size."),
+        (
+            "/sentiment",
+            "batch=3",
+            "unknown parameter 'batch' in the query. Did you mean 'batch_size'? Known: batch_size.",
+        ),
         ("/generate", "n=1", "unknown parameter 'n' in the query. This route takes none."),
         ("/sentiment", "batch_size=3&batch_size=4", "batch_size stands in the query more than once; give it once"),
         ("/sentiment", "batch_size=a", "batch_size in the query should be an integer of at most 18 digits"),
@@ -146,12 +154,6 @@ def test_json_by_another_spelling(kind: str) -> None:
 def test_queries_that_are_not_as_they_should_be(path: str, query: str, told: str) -> None:
     """The query is as strict as the body: an option is known, stands there once, and is a number in range."""
     assert problem(post(f"{path}?{query}", ["a"]), 422)["detail"].startswith(told)
-
-
-def test_an_option_stands_in_one_place() -> None:
-    """What stands in the query and in the body is refused, since nobody knows which is meant."""
-    found = problem(post("/sentiment?batch_size=3", {"texts": ["a"], "batch_size": 4}), 422)
-    assert found["detail"] == "batch_size stands in the query and in the body; give it once"
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "5.1", ""])
@@ -217,14 +219,14 @@ JSON = strategies.recursive(
 NAMES = sorted({name for route in ROUTES for name in route.body.model_fields})
 
 
+@hypothesis.settings(deadline=None)  # the first request makes the application
 @given(
     path=strategies.sampled_from([route.path for route in ROUTES]),
     body=JSON | strategies.dictionaries(strategies.sampled_from(NAMES), JSON, max_size=4),
 )
 def test_no_body_is_a_500(path: str, body: Any) -> None:
     """Whatever JSON is sent, it is answered, or refused as the client's fault."""
-    content = json.dumps(body).encode()
-    response = ask("POST", path, content=content, headers={"content-type": "application/json"})
+    response = ask("POST", path, content=json.dumps(body).encode(), headers={"content-type": "application/json"})
     assert response.status_code in (200, 400, 422), response.text
     if response.status_code != 200:
         problem(response, response.status_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -77,11 +78,13 @@ def heard(target: Any, request: Request) -> tuple[Any, list[str]]:
 
 
 def test_pieces_are_the_answer(target: Any) -> None:
-    """The pieces joined are the text, greedy or sampled, and the answer is the one that comes at once."""
+    """The pieces joined are the text, the answer is the one that comes at once, and each token ticks once."""
     for request in (ask(target), ask(target, UNICODE), ask(target, temperature=1.2, seed=5), ask(target, max_tokens=1)):
-        answer, pieces = heard(target, request)
+        pieces, ticks = list[str](), itertools.count()
+        answer = target.stream(request, pieces.append, ticks.__next__)
         assert "".join(pieces) == answer["text"]
         assert answer == target.run([request])[0]
+        assert next(ticks) == answer["output_tokens"]
 
 
 def test_pieces_come_as_they_are_made(target: Any) -> None:

@@ -53,6 +53,8 @@ class LlamaCppPython:
     tasks = frozenset({"generation", "chat"})
     formats = frozenset({"safetensors", "gguf"})
     preload: tuple[str, ...] = ("llama_cpp", "gguf")
+    one_by_one = True
+    """A batch is answered one request after another: whoever gathers requests gains nothing here."""
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
         """The GGUF file: the user's own, or the model's folder converted and quantized."""
@@ -87,10 +89,15 @@ class LlamaRunner(Closing):
         """Answer a batch, in order."""
         return [self._answer(request, tick) for request in batch]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    @property
+    def context(self) -> int | None:
+        """Tokens that the context was made for."""
+        return self.engine.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes."""
         text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)
-        made = self._answer(request, no_tick, text)
+        made = self._answer(request, tick, text)
         text.end(made["text"])
         return made
 

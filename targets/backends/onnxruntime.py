@@ -40,8 +40,12 @@ class OnnxRuntime:
     preload: tuple[str, ...] = (
         "onnxruntime",
         "transformers.models.auto",
-        "optimum.onnxruntime",
+        "optimum.onnxruntime.modeling",  # the classes behind optimum's lazy names: half a second of imports a load
+        "optimum.onnxruntime.modeling_decoder",
+        "optimum.onnxruntime.modeling_seq2seq",
         "transformers.generation.utils",
+        "transformers.models.distilbert",
+        "transformers.models.t5",
     )
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:

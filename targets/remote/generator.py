@@ -108,10 +108,15 @@ class RemoteGenerator(Closing):
         wait(running)  # all of them: none is left behind when one fails
         return [each.result() for each in running]
 
-    def stream(self, request: Request, say: Say) -> Answer:
+    @property
+    def context(self) -> int | None:
+        """Tokens that the served model holds, where that is known."""
+        return self.engine.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
         """Answer one request, and say its text while it comes. Raises as `run` does."""
         text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)
-        made = self._guarded(request, Ticks(no_tick, text))
+        made = self._guarded(request, Ticks(tick, text))
         text.end(made["text"])
         return made
 

@@ -15,7 +15,7 @@ from targets.registry import did_you_mean
 from targets.server.faults import FAULTS, problem_of
 from targets.server.openapi import Document
 from targets.server.problems import Problem
-from targets.server.routes import operations, tasks
+from targets.server.routes import chat, openai, operations, page, tasks
 from targets.server.service import Service
 from targets.server.settings import Settings
 
@@ -29,11 +29,21 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     """
     service = service or Service(settings)
     document = Document(settings)
-    app = FastAPI(title="Edge NLP server", version="1", description=ABOUT, lifespan=lifespan(service), redoc_url=None)
+    app = FastAPI(
+        title="Edge NLP server",
+        version="1",
+        description=ABOUT,
+        lifespan=lifespan(service),
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     app.router.redirect_slashes = False
     app.state.service = service
     operations.add(app, service, document)
     tasks.add(app, service, document)
+    openai.add(app, service, document)
+    chat.add(app, service)
+    page.add(app)
     document.install(app)
     handle_errors(app)
     return app
@@ -43,7 +53,7 @@ def lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncCo
     """What surrounds the life of an app."""
 
     @contextlib.asynccontextmanager
-    async def living(app: FastAPI) -> AsyncIterator[None]:
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
         try:
             yield
@@ -71,7 +81,7 @@ def handle_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return Problem.of_mistakes(error.errors()).response(request.scope)
 
-    async def unforeseen(request: Request, error: Exception) -> Response:
+    async def unforeseen(request: Request, _error: Exception) -> Response:
         return Problem(500, "the server failed; its log says how").response(request.scope)
 
     for kind in FAULTS:

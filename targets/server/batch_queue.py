@@ -121,8 +121,8 @@ class BatchQueue:
         shorter, longer = [one for one in reversed(sizes) if one < size], [one for one in sizes if one > size]
         top = max(item.length for item in batch)
         while len(batch) < limit and (shorter or longer):
-            down = top - self._next(group, shorter).length if shorter else math.inf
-            up = (self._next(group, longer).length - top) * len(batch) if longer else math.inf
+            down = self._padding(group, shorter, top, len(batch))
+            up = self._padding(group, longer, top, len(batch))
             side, cost = (shorter, down) if down <= up else (longer, up)
             if cost > allowance:
                 side.clear()  # further ones on this side need more
@@ -136,8 +136,12 @@ class BatchQueue:
     def _age(self, key: tuple[Hashable, int]) -> int:
         return self._buckets[key][0].number
 
-    def _next(self, group: Hashable, sizes: list[int]) -> Waiting:
-        return self._buckets[group, sizes[0]][0]
+    def _padding(self, group: Hashable, sizes: list[int], top: int, count: int) -> float:
+        """What the next request of the first of these buckets adds: its own padding; a longer one, all others'."""
+        if not sizes:
+            return math.inf
+        length = self._buckets[group, sizes[0]][0].length
+        return top - length if length <= top else (length - top) * count
 
     def _pop(self, key: tuple[Hashable, int]) -> Waiting:
         waiting = self._buckets[key]

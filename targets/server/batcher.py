@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from targets.server.batch_cost import BatchCost
 from targets.server.batch_deadlines import Deadlines
 from targets.server.batch_isolation import Faults, Isolation, Run
 from targets.server.batch_queue import BatchQueue, Waiting
+
+log = logging.getLogger("targets.server.batcher")
 
 
 class QueueFull(Exception):
@@ -194,6 +197,9 @@ class Batcher:
                 self._running = self._queue.take(self._policy.max_batch_size, self._cost.allowance)
                 await self._isolation.serve(self._running)
                 self._running = ()
+        except Exception:  # nothing that a request can do: a mistake of ours, which must not stay unheard
+            log.exception("batcher_failed")
+            raise
         finally:
             self._closing = True
             self._deadlines.stop()

@@ -8,7 +8,7 @@ from types import TracebackType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-PATIENCE_S = 0.02
+PATIENCE_S = 0.1
 """After so long without an answer the client is watched; a quick answer does not pay for a second task."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from targets.api import Answer, Device, Request, Unavailable, UserError
@@ -12,7 +12,7 @@ from targets.server import allotment
 from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
 from targets.server.engine_facts import EngineFacts, Timing, facts_of
 from targets.server.link import Job, Link, words
-from targets.server.orders import here, order_of, preload_of
+from targets.server.orders import here, order_of, preload_of, unavailable
 from targets.server.settings import ServedTask, Settings
 from targets.server.wire import Message
 
@@ -115,7 +115,7 @@ class Engine:
         answers: list[Answer] = done["answers"]
         return answers
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Answer]:
+    async def stream(self, request: Request) -> AsyncGenerator[str | Answer, None]:
         """Pieces of text as they come, at last the answer. Closing the iterator stops the target at its next token.
 
         Raises:
@@ -169,9 +169,12 @@ class Engine:
         if failed["refused"]:
             raise TargetRefused(failed["message"])
         facts = {"task": self.served.task, "kind": failed["kind"], "where": failed["where"][-3:]}
-        self._log("target_failed", **facts)  # without its message, which may quote the request
+        if self._settings.log_level == "debug":
+            facts["message"] = failed["message"]  # it may quote the request, which other levels keep to themselves
+        self._log("target_failed", **facts)
         if failed["spoiled"] and self._link is not None:
-            self._link.end(f"{failed['kind']} of the GPU, after which no process can use it")
+            self._link.end(f"{failed['kind']} of the GPU, after which this process cannot use it")
+            self._lost(self._link)
         raise TargetFailed(failed["message"], failed["kind"])
 
     async def _load(self) -> None:
@@ -197,6 +200,8 @@ class Engine:
 
     async def _prepare(self, device: Device) -> Message:
         """The artifact, built by a process whose memory goes with it."""
+        if reason := unavailable(self.served, device):
+            raise Unavailable(reason)
         link = await Link.open(order_of(self.served, self._settings, device), preload_of(self._settings), self._lost)
         try:
             return await self._first(link, {"do": "prepare"})
@@ -206,7 +211,7 @@ class Engine:
     async def _first(self, link: Link, message: Message) -> Message:
         """The result of what is done before the engine is ready: no request is in it, so all may be told."""
         job = link.begin(message, self._settings.start_s)
-        reply = await job.over
+        reply = await asyncio.shield(job.over)
         if "died" in reply:
             reason = await link.bury()
             said = f"; it said: {link.prints}" if str(link.prints) else ""

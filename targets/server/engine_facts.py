@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from targets.api import Evidence
 from targets.artifacts import versions
@@ -21,7 +22,8 @@ class EngineFacts:
     """What is loaded. `digest`: sha256 of the model's files; `evidence`: what was asked for and what runs.
 
     `evidence` is None where proving it would load a large model a second time. `versions`: of everything that an answer
-    may depend on. `load_s` includes the first answer, and not the libraries' imports.
+    may depend on. `context`: tokens that a generator holds, where that is known. `load_s` includes the first answer,
+    and not the libraries' imports.
     """
 
     task: str
@@ -35,12 +37,13 @@ class EngineFacts:
     family: str
     threads: int = 1
     streams: bool = False
+    context: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
         """The sha256 of everything about the engine that determines its answers: replicas with the same are equal."""
-        facts = [self.task, self.digest, self.backend, self.optimization, dict(self.versions)]
+        facts = [self.task, self.digest, self.backend, self.optimization, self.context, dict(self.versions)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -50,6 +53,12 @@ class Timing:
 
     run_s: float
     tokenize_s: float | None
+
+
+@cache
+def installed() -> Mapping[str, str]:
+    """The versions of the engines here, looked up once: it reads many small files."""
+    return versions(*ENGINES)
 
 
 def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: int) -> EngineFacts:
@@ -66,5 +75,6 @@ def facts_of(served: ServedTask, prepared: Message, loaded: Message, threads: in
         family=tasks[served.task].family,
         threads=threads,
         streams=loaded["streams"],
-        versions=versions(*ENGINES),
+        context=loaded["context"],
+        versions=installed(),
     )

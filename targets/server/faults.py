@@ -22,9 +22,9 @@ FAULTS: dict[type[Exception], Callable[[Any], Problem]] = {
     EngineBusyStarting: lambda error: Problem.later(503, str(error), error.retry_after_s),
     EngineDied: lambda error: Problem.later(503, str(error)),
     TargetRefused: lambda error: Problem(422, str(error)),
-    TargetFailed: lambda error: Problem(500, "the model failed on this request; the server's log says how"),
+    TargetFailed: lambda _: Problem(500, "the model failed on this request; the server's log says how"),
     TaskNotServed: lambda error: Problem(404, str(error)),
-    ClientDisconnect: lambda error: Problem(CLIENT_CLOSED_REQUEST, "the client left before its answer"),
+    ClientDisconnect: lambda _: Problem(CLIENT_CLOSED_REQUEST, "the client left before its answer"),
 }
 """By the exception's class: what the client is told."""
 

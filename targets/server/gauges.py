@@ -13,8 +13,6 @@ from prometheus_client.registry import Collector
 
 from targets.probe import Probe, is_counter
 
-HELP = {"rapl_j": "Energy of the CPU packages in joules.", "cpu_busy_s": "Seconds of all cores."}
-
 
 @dataclass(frozen=True)
 class Watched:
@@ -71,7 +69,7 @@ class DeviceCollector(Collector):
         """The sensors now."""
         with self._alone:
             reading = self._probe.read()
-        families: dict[str, Metric] = {}
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
         for channel, value in sorted(reading.items()):
             name, _, part = channel.partition(".")
             family = families.get(name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from targets.api import Answer, Request
 from targets.registry import backends
-from targets.server.batcher import Batcher, QueueFull
+from targets.server.batcher import Batcher, DeadlinePassed, QueueFull
 from targets.server.cache import Cache, key, pack, unpack
 from targets.server.engine import Engine, EngineBusyStarting, EngineDied, EngineFacts
 from targets.server.gauges import Watched
@@ -16,6 +18,7 @@ from targets.server.metrics import Metrics
 from targets.server.settings import Batching, ServedTask, Settings
 from targets.server.single_flight import SingleFlight
 
+T = TypeVar("T")
 TEXTS = frozenset({"text", "question", "context", "prompt", "messages"})
 """The keys of requests that hold what is read; all others say how to answer."""
 
@@ -70,17 +73,22 @@ class Lane:
 
         return await self._flights.do(name, make, deadline)
 
-    async def stream(self, request: Request) -> AsyncIterator[str | Answer]:
-        """Pieces of the answer's text as they come, at last the answer. Raises as `answer` does."""
+    async def stream(self, request: Request, patience_s: float) -> AsyncGenerator[str | Answer, None]:
+        """Pieces of the answer's text as they come, at last the answer. Raises as `answer` does.
+
+        `patience_s`: how long the first piece may take; the others come as fast as the engine makes them.
+        """
         if self._streams >= self._limit:
             raise QueueFull(self._streams, self._batcher.retry_after_s)
         self._streams += 1
         try:
             async with aclosing(self.engine.stream(request)) as pieces:
-                async for piece in pieces:
-                    if not isinstance(piece, str):
-                        self._count(piece)
+                piece = await in_time(anext(pieces), patience_s)
+                while isinstance(piece, str):
                     yield piece
+                    piece = await anext(pieces)
+                self._count(piece)
+                yield piece
         finally:
             self._streams -= 1
 
@@ -133,6 +141,14 @@ def policy(served: ServedTask, batching: Batching) -> Batching:
     """
     alone = getattr(backends[served.backend], "one_by_one", False)
     return replace(batching, max_batch_size=1, max_wait_ms=0.0) if alone else batching
+
+
+async def in_time(made: Awaitable[T], patience_s: float) -> T:
+    """What is made, within so many seconds. Raises DeadlinePassed."""
+    try:
+        return await asyncio.wait_for(made, patience_s)
+    except asyncio.TimeoutError:
+        raise DeadlinePassed from None
 
 
 def length(request: Request) -> int:

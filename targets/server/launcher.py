@@ -54,8 +54,13 @@ def _start(order: Order, preload: tuple[str, ...]) -> Started:
     control, theirs = socket.socketpair()
     said, their_said = socket.socketpair()
     process = context.Process(target=serve, args=(theirs, their_said, order), daemon=True, name=f"engine-{order.task}")
-    with environment(ENVIRONMENT), theirs, their_said:
-        process.start()
+    try:
+        with environment(ENVIRONMENT), theirs, their_said:
+            process.start()
+    except BaseException:  # out of memory or descriptors
+        control.close()
+        said.close()
+        raise
     return Started(process, control, said)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -15,8 +16,13 @@ from targets.server.launcher import Started
 from targets.server.wire import Message, Unpacker, pack
 from targets.server.worker import Order
 
-LINES, LINE = 8, 300
-"""How much is kept of what a process prints: the last lines, each cut to this length."""
+LINES, TOLD, LINE = 60, 12, 300
+"""How much is kept of what a process prints: the last lines, of which so many are told, each cut to this length."""
+NOISE = re.compile(
+    r'/multiprocessing/|/threading\.py"|/server/worker\.py", line \d+ in (serve|outcome)|/process_end\.py"'
+    r'|File "<string>"|Extension modules:'
+)
+"""What says nothing of the target: the frames below it, other threads, and faulthandler's list of modules."""
 END_S = 5.0
 """How long a process may take to end by itself, and after SIGKILL until the kernel has taken it down."""
 STACK_S = 0.2
@@ -47,7 +53,8 @@ class Prints(asyncio.Protocol):
         self._rest = rest[:LINE]
 
     def __str__(self) -> str:
-        return " | ".join([*self.lines, *([self._rest] if self._rest else [])])
+        lines = [line.strip() for line in (*self.lines, self._rest) if line.strip() and not NOISE.search(line)]
+        return " | ".join(lines[-TOLD:])
 
 
 class Link(asyncio.Protocol):
@@ -72,8 +79,12 @@ class Link(asyncio.Protocol):
         started = await launcher.start(order, preload)
         link, loop = cls(started, on_lost), asyncio.get_running_loop()
         loop.add_reader(started.process.sentinel, link._process_ended)
-        await loop.create_unix_connection(lambda: link, sock=started.control)
-        await loop.create_unix_connection(lambda: link.prints, sock=started.said)
+        try:
+            await loop.create_unix_connection(lambda: link, sock=started.control)
+            await loop.create_unix_connection(lambda: link.prints, sock=started.said)
+        except BaseException:
+            link._kill()
+            raise
         return link
 
     @property

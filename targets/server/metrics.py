@@ -7,11 +7,13 @@ is read when Prometheus asks, and costs a request nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from targets.server.gauges import EngineCollector, Watched
+from targets.probe import Probe
+from targets.server.gauges import DeviceCollector, EngineCollector, Watched
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histogram: the limits that verdicts speak of (50, 100, 200 ms) are among them."""
@@ -63,14 +65,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
-        own = {"registry": self.registry, "namespace": "nlp"}
-        self.requests = Counter("requests", "Requests by task and HTTP status.", ("task", "status"), **own)
-        self.seconds = Histogram(
-            "request_seconds", "Seconds of requests by phase.", ("task", "phase"), buckets=SECONDS, **own
+        histogram = partial(Histogram, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        self.requests = counter("nlp_requests", "Requests by task and HTTP status.", ("task", "status"))
+        self.seconds = histogram(
+            "nlp_request_seconds", "Seconds of requests by phase.", ("task", "phase"), buckets=SECONDS
         )
-        self.batch_size = Histogram("batch_size", "Requests in a batch.", ("task",), buckets=SIZES, **own)
-        self.tokens = Counter("tokens", "Tokens read or written by engines.", ("task",), **own)
-        cache = Counter("cache_requests", "Requests to the cache of answers.", ("result",), **own)
+        self.batch_size = histogram("nlp_batch_size", "Requests in a batch.", ("task",), buckets=SIZES)
+        self.tokens = counter("nlp_tokens", "Tokens read or written by engines.", ("task",))
+        cache = counter("nlp_cache_requests", "Requests to the cache of answers.", ("result",))
         self.cache = {result: cache.labels(result) for result in RESULTS}
         self._engines = EngineCollector()
         self.registry.register(self._engines)
@@ -86,6 +89,10 @@ class Metrics:
     def watch(self, engine: Watched) -> None:
         """Read an engine's state whenever Prometheus asks."""
         self._engines.watched.append(engine)
+
+    def device(self, probe: Probe) -> None:
+        """Read the device's sensors too, whenever Prometheus asks."""
+        self.registry.register(DeviceCollector(probe))
 
     def render(self) -> bytes:
         """The text that Prometheus reads. Safe in a thread; with device telemetry it reads sensors."""

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from targets.server.answers import ProblemDetails
 from targets.server.body import DEADLINE
+from targets.server.event_stream import MEDIA_TYPE as EVENTS
 from targets.server.problems import MEDIA_TYPE
 from targets.server.schemas import Body
 from targets.server.settings import Settings
@@ -22,20 +23,23 @@ PLACE = "#/components/schemas/{model}"
 PROBLEMS = {
     400: "The body is no JSON",
     401: "The API key is missing or wrong",
+    403: "The request comes from a web page of another origin, which was not allowed",
+    404: "There is no such thing here",
     408: "The request came too slowly",
     413: "The body is larger than this server takes",
     415: "The body is no plain JSON by its headers",
     422: "The request is not as it should be; `errors` says what is wrong where",
     429: "More is asked for than the queue holds; try again after Retry-After",
+    431: "The headers are larger than this server takes",
     500: "The server failed; its log says how, under the id of the request",
     503: "The model is not there, or its process ended; try again after Retry-After",
     504: "No answer was ready in time",
 }
 """What each status of a problem means here."""
-TASK_PROBLEMS = (400, 408, 413, 415, 422, 429, 500, 503, 504)
+TASK_PROBLEMS = (400, 403, 408, 413, 415, 422, 429, 500, 503, 504)
 """What a route that a model answers may say instead of an answer."""
 RETRIED = (429, 503)
-DOCUMENTED_KEY = {"type": "http", "scheme": "bearer", "description": "The server's API key"}
+KEY = {"type": "http", "scheme": "bearer", "description": "The server's API key"}
 
 
 class Document:
@@ -45,33 +49,26 @@ class Document:
         self._settings = settings
         self._models: dict[type[BaseModel], None] = {ProblemDetails: None}
 
-    def task(self, name: str, summary: str, body: type[Body], answer: type[BaseModel]) -> dict[str, Any]:
-        """Of a route that a model answers: arguments for `add_api_route`."""
-        told = self.operation(summary, answer, *TASK_PROBLEMS)
+    def task(
+        self, name: str, summary: str, body: type[Body], answer: type[BaseModel], *statuses: int
+    ) -> dict[str, Any]:
+        """Of a route that a model answers, with more problems than all such routes have: for `add_api_route`."""
+        told = self.operation(summary, answer, *TASK_PROBLEMS, *statuses)
+        if "stream" in body.model_fields:
+            told["responses"][200]["content"][EVENTS] = {"schema": {"type": "string"}}
         extra = {
             "requestBody": {"required": True, "content": {"application/json": {"schema": self.body(body)}}},
             "parameters": [*query(body), self.deadline()],
         }
-        return told | {"operation_id": name, "tags": ["tasks"], "openapi_extra": extra | self.security()}
+        return told | {"operation_id": name, "tags": ["tasks"], "openapi_extra": told["openapi_extra"] | extra}
 
-    def operation(self, summary: str, answer: type[BaseModel], *statuses: int) -> dict[str, Any]:
-        """Of any route that answers with JSON, and with these problems."""
-        content = {"application/json": {"schema": self.ref(answer)}}
-        return self._told(summary, {"description": "The answer", "content": content}, statuses)
+    def operation(self, summary: str, answer: type[BaseModel], *statuses: int, keyless: bool = False) -> dict[str, Any]:
+        """Of any route that answers with JSON, and with these problems. `keyless`: it wants no API key."""
+        return self._told(summary, {"application/json": {"schema": self.ref(answer)}}, statuses, keyless)
 
     def text(self, summary: str) -> dict[str, Any]:
         """Of a route that answers with plain text."""
-        content = {"text/plain": {"schema": {"type": "string"}}}
-        return self._told(summary, {"description": "The answer", "content": content}, ())
-
-    def problems(self, *statuses: int) -> dict[int | str, dict[str, Any]]:
-        """The problems that a route may answer with, and that of a missing key where one is needed."""
-        keyed = (401,) if self._settings.api_key_file and statuses else ()
-        return {status: self._problem(status) for status in (*keyed, *statuses)}
-
-    def security(self) -> dict[str, Any]:
-        """That a route wants the API key, where there is one."""
-        return {"security": [{"key": []}]} if self._settings.api_key_file else {}
+        return self._told(summary, {"text/plain": {"schema": {"type": "string"}}}, (), False)
 
     def ref(self, model: type[BaseModel]) -> dict[str, str]:
         """Where the document defines a model."""
@@ -103,7 +100,7 @@ class Document:
             components = schema.setdefault("components", {})
             components.setdefault("schemas", {}).update(self._definitions())
             if self._settings.api_key_file:
-                components["securitySchemes"] = {"key": DOCUMENTED_KEY}
+                components["securitySchemes"] = {"key": KEY}
             return schema
 
         app.openapi = openapi  # type: ignore[method-assign]
@@ -113,9 +110,12 @@ class Document:
         found: dict[str, Any] = definitions["$defs"]
         return found
 
-    def _told(self, summary: str, answer: dict[str, Any], statuses: tuple[int, ...]) -> dict[str, Any]:
-        responses: dict[int | str, dict[str, Any]] = {200: answer, **self.problems(*statuses)}
-        return {"summary": summary, "responses": responses}
+    def _told(self, summary: str, content: dict[str, Any], statuses: tuple[int, ...], keyless: bool) -> dict[str, Any]:
+        keyed = bool(self._settings.api_key_file) and not keyless
+        responses: dict[int | str, dict[str, Any]] = {200: {"description": "The answer", "content": content}}
+        responses |= {status: self._problem(status) for status in (*statuses, 431, *((401,) if keyed else ()))}
+        extra: dict[str, Any] = {"security": [{"key": []}]} if keyed else {}
+        return {"summary": summary, "responses": responses, "openapi_extra": extra}
 
     def _problem(self, status: int) -> dict[str, Any]:
         told: dict[str, Any] = {
@@ -141,8 +141,14 @@ def query(body: type[Body]) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": False,
-            "description": fields[name]["description"],
-            "schema": next(part for part in fields[name]["anyOf"] if part["type"] != "null"),
+            "description": f"{fields[name]['description']} What the body says goes before this.",
+            "schema": plain(fields[name]),
         }
         for name in body.options
     ]
+
+
+def plain(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field, null apart."""
+    choices: list[dict[str, Any]] = field.get("anyOf", [field])
+    return next(part for part in choices if part["type"] != "null")

@@ -131,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(f"--{CONFIG}", metavar="FILE", help="YAML file with any of these options")
     for option in table().values():
-        bare = {"nargs": "?", "const": "true"} if option.read is flag else {}
+        bare: dict[str, Any] = {"nargs": "?", "const": "true"} if option.read is flag else {}
         made.add_argument(f"--{option.name}", dest=option.field, metavar=option.read.metavar, help=option.help, **bare)
     return made
 

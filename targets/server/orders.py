@@ -8,7 +8,8 @@ from pathlib import Path
 
 from targets import detection
 from targets.api import Device
-from targets.registry import backends
+from targets.availability import missing
+from targets.registry import backends, optimizations
 from targets.server.menu import EMBEDDED
 from targets.server.settings import ServedTask, Settings
 from targets.server.worker import Order
@@ -41,6 +42,14 @@ def order_of(served: ServedTask, settings: Settings, device: Device) -> Order:
         artifacts=settings.artifacts,
         targets=settings.targets,
     )
+
+
+def unavailable(served: ServedTask, device: Device) -> str | None:
+    """Why this machine cannot serve it, as far as can be told without loading anything; None if nothing is known."""
+    technique = optimizations[served.optimization]
+    if technique.kinds and device.kind not in technique.kinds:
+        return f"{technique.name} exists on {', '.join(sorted(technique.kinds))} only; this device is {device.kind}"
+    return missing(served.backend) or technique.unavailable(device)
 
 
 def preload_of(settings: Settings) -> list[str]:

@@ -76,6 +76,11 @@ class RedisCache:
         """Whether Redis is asked at all at the moment."""
         return self._probe is None
 
+    @property
+    def writing(self) -> int:
+        """Values that are being written."""
+        return len(self._writes)
+
     async def get(self, key: str) -> bytes | None:
         """What was kept under this key; None too if Redis does not say so in time."""
         if not self.available:

@@ -7,12 +7,13 @@ is no string, and a field that nobody knows is refused, because a mistyped optio
 # ruff: noqa: UP007 (pydantic's tags stand in a Union)
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 from targets.api import Request
+from targets.generation import MAX_TOKENS
 from targets.server.problems import Problem
 from targets.server.settings import Limits
 
@@ -23,8 +24,10 @@ COLDEST = 0.01
 MAX_STOPS = 4
 """Stop strings of a request, as many as OpenAI's API takes."""
 MAX_STOP_CHARS = 200
+LENGTHS = ("max_tokens", "max_length")
+"""Fields that bound an answer."""
 ONE, MANY = "one", "many"
-"""Tags of what may be one text or a list of texts; they are no part of a field's name (see problems.field)."""
+"""Tags of what may be one text or a list of texts; they are no part of a field's name (see mistakes.field)."""
 
 
 def warm(temperature: float) -> float:
@@ -32,22 +35,26 @@ def warm(temperature: float) -> float:
     return max(temperature, COLDEST) if temperature else 0.0
 
 
+def whole(value: Any) -> Any:
+    """A number without a fraction as the integer that it is, as JSON Schema counts them: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def count(value: Any) -> str | None:
     """The tag of what may be one text or a list of texts."""
     return ONE if isinstance(value, str) else MANY if isinstance(value, list) else None
 
 
-def one_or_many(text: Any, texts: Any) -> Any:
-    """The type of one text or a list of them, with an error of its own for anything else."""
-    choice = Discriminator(count, "one_or_many", "should be a string or a list of strings")
-    return Annotated[Union[Annotated[text, Tag(ONE)], Annotated[texts, Tag(MANY)]], choice]
-
-
+ONE_OR_MANY = Discriminator(count, "one_or_many", "should be a string or a list of strings")
+"""Tells one text from a list of them, with an error of its own for anything else."""
 Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
+Least = Annotated[int, Field(ge=0), BeforeValidator(whole)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-Stop = one_or_many(StopText, Annotated[list[StopText], Field(max_length=MAX_STOPS)])
+StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
+Stop = Annotated[Union[Annotated[StopText, Tag(ONE)], Annotated[StopTexts, Tag(MANY)]], ONE_OR_MANY]
 
 
 class Body(BaseModel):
@@ -57,7 +64,10 @@ class Body(BaseModel):
     bare: ClassVar[str | None] = None
     """The field that a bare list stands for; None: an object is needed."""
     options: ClassVar[tuple[str, ...]] = ()
-    """Fields that may stand in the query as well: clients that post a bare list have no other place for them."""
+    """Fields that may stand in the query as well: clients that post a bare list have no other place for them.
+
+    What the body says goes before what the query says.
+    """
 
     def requests(self) -> list[Request]:
         """The requests of the task, in order. Raises Problem if fields contradict each other."""
@@ -73,14 +83,18 @@ class Body(BaseModel):
         """Whether the ids of the new tokens are wanted."""
         return False
 
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is wanted while it is made. Raises Problem where that cannot be."""
+        return False
+
 
 class Batched(Body):
     """Bodies of several texts."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size",)
-    batch_size: int | None = Field(
+    batch_size: Count | None = Field(
         default=None,
-        ge=1,
         description="At most so many of the texts are given to the model at once; its own limit holds beside it.",
     )
 
@@ -123,13 +137,12 @@ class TextsToRewrite(Texts):
     """Texts to be translated."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
-    max_length: int | None = Field(default=None, ge=1, description="Tokens that an answer has at most.")
+    max_length: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     return_token_ids: bool = Field(default=False, description="Whether answers hold the ids of their tokens.")
 
     def requests(self) -> list[Request]:
         """One a text."""
-        decoding = {} if self.max_length is None else {"max_tokens": self.max_length}
-        return [{"text": text, **decoding} for text in self.texts]
+        return [{"text": text, "max_tokens": self.max_length} for text in self.texts]
 
     @property
     def with_ids(self) -> bool:
@@ -141,13 +154,13 @@ class TextsToSummarize(TextsToRewrite):
     """Texts to be summarized."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length", "min_length")
-    min_length: int | None = Field(default=None, ge=0, description="Tokens that an answer has at least.")
+    min_length: Least = Field(default=0, description="Tokens that an answer has at least.")
 
     def requests(self) -> list[Request]:
         """One a text."""
         if not self.min_length:
             return super().requests()
-        if self.max_length is not None and self.min_length > self.max_length:
+        if self.min_length > self.max_length:
             raise Problem.invalid(
                 "min_length", f"min_length is {self.min_length}, should be at most max_length, {self.max_length}"
             )
@@ -159,7 +172,7 @@ class Prompts(Body):
 
     bare: ClassVar[str | None] = "prompt"
     prompt: str | list[str] = Field(description="The prompt, or a list of them, answered in this order.")
-    max_tokens: int | None = Field(default=None, ge=1, description="Tokens that an answer has at most.")
+    max_tokens: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     temperature: Temperature = Field(default=0.0, description="0 takes the most probable token each time.")
     top_p: TopP = Field(default=1.0, description="Tokens beyond this probability mass are never drawn.")
     seed: Seed = Field(default=0, description="The same seed draws the same tokens.")
@@ -178,6 +191,13 @@ class Prompts(Body):
         """As asked for."""
         return self.return_token_ids
 
+    @property
+    def streams(self) -> bool:
+        """As asked for, of one prompt."""
+        if self.stream and isinstance(self.prompt, list) and len(self.prompt) > 1:
+            raise Problem.invalid("stream", "several prompts are not streamed; send them one by one")
+        return self.stream
+
 
 def sampling(
     max_tokens: int | None, temperature: float, top_p: float, seed: int, stop: str | Sequence[str] | None
@@ -194,29 +214,37 @@ def sampling(
 def allowed(limits: Limits) -> dict[str, Any]:
     """The types of the fields whose bounds are this server's."""
     text = Annotated[str, Field(min_length=1, max_length=limits.max_text_chars, pattern=NOT_BLANK)]
-    texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]  # type: ignore[valid-type]
-    tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens)]
+    texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
+    tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
     return {
         "texts": texts,
         "questions": texts,
         "contexts": texts,
-        "prompt": one_or_many(text, texts),
+        "prompt": Annotated[Union[Annotated[text, Tag(ONE)], Annotated[texts, Tag(MANY)]], ONE_OR_MANY],
+        "text": text,
+        "system": text | None,
         "max_tokens": tokens | None,
+        "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
-        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)] | None,
+        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens), BeforeValidator(whole)],
     }
 
 
 B = TypeVar("B", bound=BaseModel)
 
 
-def limited(body: type[B], limits: Limits) -> type[B]:
-    """The same body with the bounds of this server, under the same name."""
+def limited(body: type[B], limits: Limits, longest: int | None = None) -> type[B]:
+    """The same body with the bounds of this server, under the same name.
+
+    `longest`: tokens of an answer where the request names no number, as far as the limits allow.
+    """
     types = allowed(limits)
-    fields = {
-        name: (types[name], Field(default=field.default, description=field.description))
-        for name, field in body.model_fields.items()
-        if name in types
-    }
-    made: Mapping[str, Any] = fields
+    made: dict[str, Any] = {}
+    for name, field in body.model_fields.items():
+        kind, default = types.get(name), field.default
+        if longest is not None and name in LENGTHS:
+            kind = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
+            default = min(longest, limits.max_output_tokens)
+        if kind is not None:
+            made[name] = (kind, Field(default=default, description=field.description))
     return create_model(body.__name__, __base__=body, __doc__=body.__doc__, __module__=body.__module__, **made)

@@ -153,6 +153,7 @@ def serve(
         http=watched(AutoHTTPProtocol, limits),
         ws=held(AutoWebSocketsProtocol) if isinstance(AutoWebSocketsProtocol, type) else "none",
         ws_max_size=max_message_bytes,
+        ws_per_message_deflate=False,  # a token is too short to be compressed, and each connection would hold a window
         lifespan="on",
         log_config=None,
         access_log=False,

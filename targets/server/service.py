@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from targets import detection
 from targets.api import Answer, Request, Unavailable, UserError
+from targets.probe import Probe
+from targets.registry import probes
 from targets.server.cache import Cache, MemoryCache
 from targets.server.engine import Engine, Log
+from targets.server.engine_errors import TargetRefused
 from targets.server.lane import Lane
 from targets.server.metrics import Metrics
-from targets.server.redis_cache import RedisCache
 from targets.server.settings import ServedTask, Settings
 
 T = TypeVar("T")
@@ -48,6 +52,7 @@ class Service:
         }
         self._lanes = {task: Lane(engine, settings, self.metrics) for task, engine in self.engines.items()}
         self._cache: Cache | None = None
+        self._probe: Probe | None = None
 
     async def start(self) -> None:
         """Load every model.
@@ -59,6 +64,9 @@ class Service:
         self._cache = open_cache(self.settings, self.metrics)
         for lane in self._lanes.values():
             lane.cache = self._cache
+        if self.settings.enable_monitoring:
+            self._probe = await asyncio.to_thread(open_probe)
+            self.metrics.device(self._probe)
         try:
             await together([engine.start() for engine in self.engines.values()])
         except BaseException as error:
@@ -77,6 +85,8 @@ class Service:
         await asyncio.gather(*(engine.close() for engine in self.engines.values()))
         if self._cache is not None:
             await self._cache.close()
+        if self._probe is not None:
+            self._probe.close()
 
     @property
     def ready(self) -> bool:
@@ -110,12 +120,18 @@ class Service:
         step = min(at_once or len(requests), self.settings.batching.max_queue)
         found: list[Answer] = []
         for start in range(0, len(requests), step):
-            found += await together([lane.answer(each, deadline) for each in requests[start : start + step]])
+            part = enumerate(requests[start : start + step], start + 1)
+            found += await together([numbered(lane.answer(each, deadline), place) for place, each in part])
         return found
 
-    def stream(self, task: str, request: Request) -> AsyncIterator[str | Answer]:
-        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation."""
-        return self._lane(task).stream(request)
+    def stream(
+        self, task: str, request: Request, deadline_s: float | None = None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Pieces of the answer's text as they come, at last the answer; closing it early ends the generation.
+
+        `deadline_s`: how many seconds the first piece may take, by default the settings' own.
+        """
+        return self._lane(task).stream(request, deadline_s or self.settings.limits.deadline_s)
 
     def _lane(self, task: str) -> Lane:
         if task not in self._lanes:
@@ -134,12 +150,30 @@ def state(served: ServedTask, engine: Engine) -> dict[str, Any]:
 
 
 def open_cache(settings: Settings, metrics: Metrics) -> Cache | None:
-    """The cache that the settings name. Raises UserError for a URL that is none."""
+    """The cache that the settings name. Raises UserError for a URL that is none, and where redis-py is missing."""
     if settings.cache == "off":
         return None
     if settings.cache == "memory":
         return MemoryCache(settings.cache_mb << 20)
+    try:
+        from targets.server.redis_cache import RedisCache  # the only part of the server that needs redis-py
+    except ModuleNotFoundError:
+        raise UserError("a cache in Redis needs redis-py: pip install 'edge-nlp-suite[server-redis]'") from None
     return RedisCache(settings.cache, failed=metrics.cache["error"].inc)
+
+
+def open_probe() -> Probe:
+    """The sensors of this machine; those of a CPU where its kind has no probe of its own."""
+    kind = detection.detect().kind
+    return probes[kind if kind in probes else "cpu"](Path("/"))
+
+
+async def numbered(answering: Awaitable[T], place: int) -> T:
+    """An answer; a refusal says which of several requests it is about."""
+    try:
+        return await answering
+    except TargetRefused as error:
+        raise TargetRefused(f"text {place}: {error}") from None
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,6 @@ class Worker:
     runner: Runner | None = None
     job: int = 0
     signed: float = 0.0
-    left: bool = field(default=False)
-    """Whether the server closed its end while a job ran."""
 
     @property
     def task(self) -> Task:
@@ -101,6 +99,7 @@ class Worker:
         """Load the target, and answer once: the first call pays for lazy work."""
         order = self.order
         device = of_its_own(order.device, threads)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(order.artifacts / "inductor")
         began = time.perf_counter()
         self.runner = backends[order.backend].load(
             ModelFiles(**{**files, "path": Path(files["path"])}),
@@ -116,7 +115,8 @@ class Worker:
         gc.collect()
         gc.freeze()
         labels = {str(number): label for number, label in self.runner.labels.items()}
-        return {"labels": labels, "load_s": load_s, "evidence": proof, "streams": hasattr(self.runner, "stream")}
+        told = {"context": getattr(self.runner, "context", None), "streams": hasattr(self.runner, "stream")}
+        return {"labels": labels, "load_s": load_s, "evidence": proof, **told}
 
     def run(self, batch: list[Request]) -> Message:
         """Answer one batch."""
@@ -131,14 +131,12 @@ class Worker:
         if not hasattr(self.target, "stream"):
             raise UserError(f"{self.order.backend} does not stream {self.order.task}: ask without streaming")
         began = time.perf_counter()
-        answer = self.target.stream(request, self.say)
+        answer = self.target.stream(request, self.say, self.alive)
         return {"answers": [answer], "run_s": time.perf_counter() - began, "tokenize_s": None}
 
     def say(self, piece: str) -> None:
-        """Send a piece of the answer, unless it is no longer wanted."""
-        self.listen()
-        if piece:
-            self.channel.send({"job": self.job, "piece": piece})
+        """Send a piece of the answer."""
+        self.channel.send({"job": self.job, "piece": piece})
 
     def alive(self) -> None:
         """A token has come: listen, and tell now and then."""
@@ -162,7 +160,7 @@ class Worker:
         except Cancelled:
             return {"job": self.job, "cancelled": True}
         except BaseException as error:  # the process's boundary: whatever happens in a target is told
-            traceback.print_exc()
+            traceback.print_tb(error.__traceback__)  # without its message, which may quote a request
             return {"job": self.job, "failed": failure(error)}
 
 
@@ -225,8 +223,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 def of_its_own(device: Device, threads: int) -> Device:
     """The device as this engine may use it, and every thread pool told so before it starts."""
-    from dataclasses import replace
-
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.api import Answer
+from targets.registry import tasks
 from targets.server import answers, schemas
 from targets.server.body import Reader, deadline_s
 from targets.server.disconnect import WhileConnected
-from targets.server.faults import problem_of
+from targets.server.event_stream import Endpoint, EventStream, counted
+from targets.server.frames import Frames
 from targets.server.openapi import Document
 from targets.server.service import Service
 from targets.server.settings import Limits
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
     limits = service.settings.limits
     for route in ROUTES:
         if route.task in service.engines:
-            body = schemas.limited(route.body, limits)
+            body = schemas.limited(route.body, limits, getattr(tasks[route.task], "max_tokens", None))
             app.router.add_api_route(
                 route.path,
                 endpoint(route, Reader(body), service, limits),
@@ -63,28 +62,19 @@ def add(app: FastAPI, service: Service, document: Document) -> None:
 def endpoint(route: TaskRoute, reader: Reader[schemas.Body], service: Service, limits: Limits) -> Endpoint:
     """What answers requests to a route."""
 
-    metrics = service.metrics.task(route.task)
-
-    async def answered(request: Request) -> bytes:
+    async def answered(request: Request) -> Response:
         body = await reader.read(request)
         asked = body.requests()
         within_s = deadline_s(request.scope, limits.deadline_s)
+        if body.streams:
+            dialect = Frames({"model": service.model(route.task)}, body.with_ids)
+            return await EventStream(service.stream(route.task, asked[0], within_s), dialect).begun(request.receive)
         async with WhileConnected(request.receive):
             found = await service.answers(route.task, asked, within_s, body.width)
         told = {"model": service.model(route.task), "results": [shown(each, body.with_ids) for each in found]}
-        return to_json(told, inf_nan_mode="null")
+        return Response(to_json(told, inf_nan_mode="null"), media_type="application/json")
 
-    async def answer(request: Request) -> Response:
-        began, status = perf_counter(), 200
-        try:
-            return Response(await answered(request), media_type="application/json")
-        except Exception as error:
-            status = problem_of(error).status
-            raise
-        finally:
-            metrics.answered(status, perf_counter() - began)
-
-    return answer
+    return counted(service.metrics.task(route.task), answered)
 
 
 HIDDEN = ("token_ids", "dropped_turns")
