@@ -18,4 +18,7 @@ pytest_plugins = [
     "fixtures.fleet.parallel",
     "fixtures.fleet.run",
     "fixtures.power.run",
+    "fixtures.serving.options",
+    "fixtures.serving.run",
+    "fixtures.serving.checking",
 ]
