@@ -254,7 +254,7 @@ def test_the_observer_hears_of_each_batch() -> None:
 
     run(main())
     assert [len(queued) for queued, _ in heard] == [1, 1, 1]
-    assert [queued[0] for queued, _ in heard] == pytest.approx([0.0, 3.5, 5.0])
+    assert [queued[0] for queued, _ in heard] == pytest.approx([0.0, 3.5, 7.0])
     assert [took for _, took in heard] == pytest.approx([2.0] * 3)
 
 
