@@ -55,6 +55,8 @@ def test_a_bare_list_is_a_body(path: str) -> None:
     [
         ("/sentiment", {"texts": ["a"], "batch_size": 3}, {}, {"text": "a"}, 3),
         ("/sentiment", ["a"], {"batch_size": 3}, {"text": "a"}, 3),
+        ("/sentiment", {"texts": ["a"], "batch_size": 3}, {"batch_size": 4}, {"text": "a"}, 3),
+        ("/sentiment", {"texts": ["a"], "batch_size": 3.0}, {}, {"text": "a"}, 3),
         ("/sentiment", {"texts": ["a"]}, {"batch_size": 10**17}, {"text": "a"}, 10**17),
         ("/sentiment", {"texts": ["a"], "batch_size": None}, {}, {"text": "a"}, None),
         ("/qa", {"questions": ["q"], "contexts": ["c"]}, {"batch_size": 1}, {"question": "q", "context": "c"}, 1),

@@ -156,12 +156,6 @@ def test_queries_that_are_not_as_they_should_be(path: str, query: str, told: str
     assert problem(post(f"{path}?{query}", ["a"]), 422)["detail"].startswith(told)
 
 
-def test_an_option_stands_in_one_place() -> None:
-    """What stands in the query and in the body is refused, since nobody knows which is meant."""
-    found = problem(post("/sentiment?batch_size=3", {"texts": ["a"], "batch_size": 4}), 422)
-    assert found["detail"] == "batch_size stands in the query and in the body; give it once"
-
-
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "5.1", ""])
 def test_patience_is_a_number_of_seconds(seconds: str) -> None:
     """A deadline that is no number of seconds up to the server's own is refused."""

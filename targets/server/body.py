@@ -48,12 +48,7 @@ class Reader(Generic[B]):
         if isinstance(value, list) and self.body.bare:
             value = {self.body.bare: value}
         options = self._options(scope)
-        if not options or not isinstance(value, dict):
-            return value
-        for name in options:
-            if name in value:
-                raise Problem.invalid(name, f"{name} stands in the query and in the body; give it once")
-        return value | options
+        return options | value if isinstance(value, dict) else value
 
     def _options(self, scope: Scope) -> dict[str, int | str]:
         found: dict[str, int | str] = {}

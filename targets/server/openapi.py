@@ -141,7 +141,7 @@ def query(body: type[Body]) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": False,
-            "description": fields[name]["description"],
+            "description": f"{fields[name]['description']} What the body says goes before this.",
             "schema": plain(fields[name]),
         }
         for name in body.options

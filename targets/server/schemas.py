@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, create_model
 
 from targets.api import Request
 from targets.generation import MAX_TOKENS
@@ -35,6 +35,11 @@ def warm(temperature: float) -> float:
     return max(temperature, COLDEST) if temperature else 0.0
 
 
+def whole(value: Any) -> Any:
+    """A number without a fraction as the integer that it is, as JSON Schema counts them: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def count(value: Any) -> str | None:
     """The tag of what may be one text or a list of texts."""
     return ONE if isinstance(value, str) else MANY if isinstance(value, list) else None
@@ -44,7 +49,9 @@ ONE_OR_MANY = Discriminator(count, "one_or_many", "should be a string or a list 
 """Tells one text from a list of them, with an error of its own for anything else."""
 Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(warm)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(whole)]
+Least = Annotated[int, Field(ge=0), BeforeValidator(whole)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(whole)]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 Stop = Annotated[Union[Annotated[StopText, Tag(ONE)], Annotated[StopTexts, Tag(MANY)]], ONE_OR_MANY]
@@ -57,7 +64,10 @@ class Body(BaseModel):
     bare: ClassVar[str | None] = None
     """The field that a bare list stands for; None: an object is needed."""
     options: ClassVar[tuple[str, ...]] = ()
-    """Fields that may stand in the query as well: clients that post a bare list have no other place for them."""
+    """Fields that may stand in the query as well: clients that post a bare list have no other place for them.
+
+    What the body says goes before what the query says.
+    """
 
     def requests(self) -> list[Request]:
         """The requests of the task, in order. Raises Problem if fields contradict each other."""
@@ -83,9 +93,8 @@ class Batched(Body):
     """Bodies of several texts."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size",)
-    batch_size: int | None = Field(
+    batch_size: Count | None = Field(
         default=None,
-        ge=1,
         description="At most so many of the texts are given to the model at once; its own limit holds beside it.",
     )
 
@@ -128,7 +137,7 @@ class TextsToRewrite(Texts):
     """Texts to be translated."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length")
-    max_length: int = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
+    max_length: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     return_token_ids: bool = Field(default=False, description="Whether answers hold the ids of their tokens.")
 
     def requests(self) -> list[Request]:
@@ -145,7 +154,7 @@ class TextsToSummarize(TextsToRewrite):
     """Texts to be summarized."""
 
     options: ClassVar[tuple[str, ...]] = ("batch_size", "max_length", "min_length")
-    min_length: int = Field(default=0, ge=0, description="Tokens that an answer has at least.")
+    min_length: Least = Field(default=0, description="Tokens that an answer has at least.")
 
     def requests(self) -> list[Request]:
         """One a text."""
@@ -163,7 +172,7 @@ class Prompts(Body):
 
     bare: ClassVar[str | None] = "prompt"
     prompt: str | list[str] = Field(description="The prompt, or a list of them, answered in this order.")
-    max_tokens: int = Field(default=MAX_TOKENS, ge=1, description="Tokens that an answer has at most.")
+    max_tokens: Count = Field(default=MAX_TOKENS, description="Tokens that an answer has at most.")
     temperature: Temperature = Field(default=0.0, description="0 takes the most probable token each time.")
     top_p: TopP = Field(default=1.0, description="Tokens beyond this probability mass are never drawn.")
     seed: Seed = Field(default=0, description="The same seed draws the same tokens.")
@@ -206,7 +215,7 @@ def allowed(limits: Limits) -> dict[str, Any]:
     """The types of the fields whose bounds are this server's."""
     text = Annotated[str, Field(min_length=1, max_length=limits.max_text_chars, pattern=NOT_BLANK)]
     texts = Annotated[list[text], Field(min_length=1, max_length=limits.max_texts)]
-    tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens)]
+    tokens = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
     return {
         "texts": texts,
         "questions": texts,
@@ -217,7 +226,7 @@ def allowed(limits: Limits) -> dict[str, Any]:
         "max_tokens": tokens | None,
         "max_completion_tokens": tokens | None,
         "max_length": tokens | None,
-        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens)],
+        "min_length": Annotated[int, Field(ge=0, le=limits.max_output_tokens), BeforeValidator(whole)],
     }
 
 
@@ -234,7 +243,7 @@ def limited(body: type[B], limits: Limits, longest: int | None = None) -> type[B
     for name, field in body.model_fields.items():
         kind, default = types.get(name), field.default
         if longest is not None and name in LENGTHS:
-            kind = Annotated[int, Field(ge=1, le=limits.max_output_tokens)]
+            kind = Annotated[int, Field(ge=1, le=limits.max_output_tokens), BeforeValidator(whole)]
             default = min(longest, limits.max_output_tokens)
         if kind is not None:
             made[name] = (kind, Field(default=default, description=field.description))
