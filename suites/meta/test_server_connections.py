@@ -136,6 +136,7 @@ def test_a_refused_body_is_not_read_for_ever(server: Running) -> None:
         connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
         said = trickle(connection, b"x" * 100)
     assert said.startswith(b"HTTP/1.1 413 ")
+    assert said.count(b"HTTP/1.1") == 1
 
 
 def test_endless_headers_are_too_large(server: Running) -> None:

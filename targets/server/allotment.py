@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from targets.api import Device
 
-SMALL_MB = 64
+SMALL_MB = 32
 """MB (2**20 bytes) of weights up to which one thread is as fast as several."""
 PROOF_SHARE = 8
 """A proof may load a model a second time: only one that takes at most this part of the memory budget."""

@@ -137,8 +137,14 @@ class Watched:
     def _expired(self) -> None:
         if self._where() != self._phase:
             return
+        if not self._received:  # browsers connect before they have anything to ask
+            self.transport.close()
+            return
+        if self._phase[0] == "rest":
+            self._end("refused body too slow", b"")
+            return
         told = f"The headers did not arrive within {self.limits.header_s:g} s; send them faster."
-        self._end(f"{self._phase[0]} too slow", bare(408, told) if self._received else b"")
+        self._end("headers too slow", bare(408, told))
 
     def _end(self, why: str, response: bytes) -> None:
         """Close, after a response unless another one is half written."""
