@@ -62,7 +62,7 @@ def close(seen: Seen, expected_ms: np.ndarray[tuple[int, ...], np.dtype[np.float
 @pytest.mark.alone
 @pytest.mark.parametrize("connections", [1, 4])
 def test_a_closed_loop_keeps_one_server_busy(queue: str, connections: int) -> None:
-    """N connections on one server of service time S: each waits N S, and rate times mean latency is N (Little's law)."""
+    """N connections on one server of service time S: each waits N S; rate times mean latency is N (Little's law)."""
     seen = fit(Plan(queue, calls("good"), steady(connections, 60), connections=connections, requests=120, warm_s=0.3))
     assert len(seen.due) == 120
     assert not seen.errors, seen.examples
