@@ -161,6 +161,12 @@ def test_workers_share_a_load(rough: str) -> None:
     assert (np.diff(seen.done) >= 0).all()
 
 
+def test_more_workers_than_connections(queue: str) -> None:
+    """A worker without a connection has nothing to do, and holds nobody up."""
+    seen = run(Plan(queue, calls("good"), steady(1, 9), connections=1, requests=4, warm_s=0.0), Clients(workers=2))
+    assert int(seen.ok.sum()) == len(seen.due) > 0
+
+
 @pytest.mark.alone
 def test_a_client_without_time_to_spare_voids_the_result(rough: str) -> None:
     """Where the server is faster than the client, what is measured is the client, and the result says so."""
