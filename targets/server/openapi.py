@@ -43,7 +43,7 @@ EVENT = {
     "type": "object",
     "title": "A server-sent event",
     "required": ["data"],
-    "properties": {"data": {"type": "string", "description": "JSON, or [DONE] at the end of what OpenAI's routes say."}},
+    "properties": {"data": {"type": "string", "description": "JSON, or OpenAI's mark [DONE]."}},
 }
 """What stands for a stream: one of its events, field by field, as tools read it (OpenAPI 3.2 calls it itemSchema)."""
 KEY = {"type": "http", "scheme": "bearer", "description": "The server's API key"}

@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         LOG.info("stopped", extra={"fields": {"cut_off": self.drain.cut}})
 
     async def _take_in(self, listener: socket.socket) -> None:
-        """Accept whom the kernel has let in already: it resets them when the listener is closed, with what they sent."""
+        """Accept whom the kernel has let in: closing the listener would reset them, with what they have sent."""
         loop, config = asyncio.get_running_loop(), self.config
         while True:
             try:
