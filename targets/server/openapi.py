@@ -39,6 +39,13 @@ PROBLEMS = {
 TASK_PROBLEMS = (400, 403, 408, 413, 415, 422, 429, 500, 503, 504)
 """What a route that a model answers may say instead of an answer."""
 RETRIED = (429, 503)
+EVENT = {
+    "type": "object",
+    "title": "A server-sent event",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "JSON, or OpenAI's mark [DONE]."}},
+}
+"""What stands for a stream: one of its events, field by field, as tools read it (OpenAPI 3.2 calls it itemSchema)."""
 KEY = {"type": "http", "scheme": "bearer", "description": "The server's API key"}
 
 
@@ -55,7 +62,7 @@ class Document:
         """Of a route that a model answers, with more problems than all such routes have: for `add_api_route`."""
         told = self.operation(summary, answer, *TASK_PROBLEMS, *statuses)
         if "stream" in body.model_fields:
-            told["responses"][200]["content"][EVENTS] = {"schema": {"type": "string"}}
+            told["responses"][200]["content"][EVENTS] = {"schema": EVENT}
         extra = {
             "requestBody": {"required": True, "content": {"application/json": {"schema": self.body(body)}}},
             "parameters": [*query(body), self.deadline()],

@@ -92,8 +92,26 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish what was accepted."""
         LOG.info("stopping", extra={"fields": {"connections": len(self.server_state.connections)}})
+        for listener in sockets or ():
+            await self._take_in(listener)
         await super().shutdown(sockets)
         LOG.info("stopped", extra={"fields": {"cut_off": self.drain.cut}})
+
+    async def _take_in(self, listener: socket.socket) -> None:
+        """Accept whom the kernel has let in: closing the listener would reset them, with what they have sent."""
+        loop, config = asyncio.get_running_loop(), self.config
+        while True:
+            try:
+                line, _ = listener.accept()
+            except OSError:  # nobody waits any more, or there are no descriptors left
+                return
+            line.setblocking(False)
+            await loop.connect_accepted_socket(
+                lambda: config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn's own startup makes it
+                    config=config, server_state=self.server_state, app_state=self.lifespan.state
+                ),
+                line,
+            )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
