@@ -136,7 +136,7 @@ def configure(level: str, descriptor: int | None = None) -> LineWriter:
     # No line says which thread or source line it is from, so that nobody need look it up (Python's logging HOWTO,
     # "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     return writer
 
 

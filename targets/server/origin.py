@@ -37,5 +37,4 @@ class SameOrigin:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if not origin or "*" in self.allowed or origin in self.allowed:
             return True  # no browser sends a cross-origin request without naming the origin
-        host: str = headers.get(b"host", b"").decode("latin-1")
-        return urlsplit(origin).netloc == host
+        return bool(urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1"))
