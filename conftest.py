@@ -20,4 +20,5 @@ pytest_plugins = [
     "fixtures.power.run",
     "fixtures.serving.options",
     "fixtures.serving.run",
+    "fixtures.serving.checking",
 ]

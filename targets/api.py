@@ -93,7 +93,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Device:
-    """Detected hardware joined with its profile from `fixtures/devices.yaml`.
+    """Detected hardware joined with its profile from `targets/devices.yaml`.
 
     `supports` names the techniques offered on this device (onnx, quantization, int8, half, cuda, mps);
     `native` the number formats it computes natively. `backends` holds per-backend settings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -20,7 +21,10 @@ MAX_ROWS = 64
 
 
 class EncoderRunner(Closing):
-    """A loaded encoder. `close` of the backend is called once, by `close` or at the end of the `with` block."""
+    """A loaded encoder. `close` of the backend is called once, by `close` or at the end of the `with` block.
+
+    `tokenize_s`: seconds that the last `run` spent on making features of texts.
+    """
 
     def __init__(
         self,
@@ -38,12 +42,15 @@ class EncoderRunner(Closing):
         self._forward = forward
         self._evidence = evidence
         self._close: Callable[[], None] | None = close
+        self.tokenize_s = 0.0
 
     def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
         """Answer a batch, in order."""
         if not batch:
             return []
+        began = time.perf_counter()
         encoded = self.task.encode(self.tokenizer, batch)
+        self.tokenize_s = time.perf_counter() - began
         return self.task.decode(self._outputs(encoded), encoded, batch, self.labels)
 
     def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:

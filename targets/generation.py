@@ -17,29 +17,37 @@ An answer of a generator has these keys:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from targets.api import Answer, Request, Runner, Task, UserError
+from targets.api import Answer, Request, Runner, Task, Tick, UserError, no_tick
 
 Message: TypeAlias = Mapping[str, str]
 """One turn of a chat: `role` (system, user or assistant) and `content`."""
+
+Say: TypeAlias = Callable[[str], None]
+"""Called with each new piece of an answer's text."""
 
 FINISHES = ("stop", "length")
 """How an answer can end."""
 MAX_TOKENS = 32
 """Tokens of an answer unless the request says otherwise."""
+UNFINISHED = "\ufffd"
+"""What bytes become that are no whole character."""
 
 
 class ContextOverflow(UserError):
     """The prompt and the tokens asked for do not fit into the model's context; the message gives the three numbers."""
 
+    SIGN = "but the context holds"
+    """By which the message is known where only that has travelled."""
+
     @classmethod
     def of(cls, prompt: int, output: int, context: int) -> ContextOverflow:
         """The refusal for these counts of tokens."""
         return cls(
-            f"the prompt has {prompt} tokens and {output} more are asked for, but the context holds {context}; "
+            f"the prompt has {prompt} tokens and {output} more are asked for, {cls.SIGN} {context}; "
             "shorten the prompt, or lower max_tokens"
         )
 
@@ -49,7 +57,8 @@ class Decoding:
     """How tokens are chosen and when it ends. Temperature 0 is greedy.
 
     `ignore_eos`: the end token is not honoured (nor chosen), so that exactly `max_tokens` come: the pinned length that
-    timings need. `stop`: strings that end the answer; they are not part of it.
+    timings need. `min_tokens`: the end token is not chosen before so many. `stop`: strings that end the answer, however
+    short it is; they are not part of it.
     """
 
     max_tokens: int = MAX_TOKENS
@@ -58,13 +67,16 @@ class Decoding:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    min_tokens: int = 0
 
     @classmethod
-    def of(cls, request: Request, max_tokens: int = MAX_TOKENS) -> Decoding:
+    def of(cls, request: Request, max_tokens: int = MAX_TOKENS, *, holds_back: bool = False) -> Decoding:
         """The settings of a request; `max_tokens` where it names none.
 
+        `holds_back`: whether the engine can keep the end token from being chosen until there are `min_tokens`.
+
         Raises:
-            UserError: a value is out of range.
+            UserError: a value is out of range, or is more than the engine can do.
         """
         given = {name: request[name] for name in cls.__dataclass_fields__ if name in request}
         found = cls(**{"max_tokens": max_tokens, **given, "stop": tuple(given.get("stop", ()))})
@@ -73,6 +85,13 @@ class Decoding:
             ("temperature", found.temperature, found.temperature >= 0, "0 (greedy) or more"),
             ("top_p", found.top_p, 0 < found.top_p <= 1, "above 0, and 1 at most"),
             ("stop", found.stop, all(found.stop), "strings that are not empty"),
+            ("min_tokens", found.min_tokens, 0 <= found.min_tokens <= found.max_tokens, f"0 to {found.max_tokens}"),
+            (
+                "min_tokens",
+                found.min_tokens,
+                holds_back or not found.min_tokens,
+                "0: this engine cannot hold an end back",
+            ),
         ):
             if not right:
                 raise UserError(f"{name} is {value!r}, should be {wanted}")
@@ -109,6 +128,21 @@ class GeneratorRunner(Runner, Protocol):
     is answered at once where the engine can (padded, or as concurrent requests). A timed prompt finds no prefix of an
     earlier one in a cache: `run` forgets it, or the server is started that way.
     """
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of prompt and answer together that it holds; None where there is no bound, or none is known."""
+        ...
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
+        """Answer one request, and say its text while it comes: whole characters, and nothing of a stop string.
+
+        The pieces joined are the answer's `text`, which is that of `run`. `tick` is called as by `run`: also for tokens
+        that add nothing to the text yet. An exception raised by either ends the generation at that token and comes out
+        of here; the runner is then as ready as before. `token_ids` may be None where the engine tells them of whole
+        answers only.
+        """
+        ...
 
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them. Raises Unsupported where the engine does not tell."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any
 from targets.api import Request, UserError
 from targets.chat import fit
 from targets.encoding import max_length
-from targets.generation import ContextOverflow, GeneratorTask, Message
+from targets.generation import UNFINISHED, ContextOverflow, GeneratorTask, Message
 
-UNFINISHED = "\ufffd"
-"""What a tokenizer makes of bytes that are no whole character."""
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""How SentencePiece writes a token that is one byte."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,13 @@ class PromptReader:
         before = "" if self.whole_first else self._decoded(prompt)
         whole = self._decoded([*([] if self.whole_first else prompt), *ids])
         return whole[len(before) :].rstrip(UNFINISHED) if whole.startswith(before) else self.finished(ids)
+
+    def settled(self, token: int) -> bool:
+        """Whether the text up to this token stays as it is, whatever follows.
+
+        Of a run of bytes, SentencePiece's decoder makes characters only if all of them are valid, the last ones too.
+        """
+        return not BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token)))
 
     def finished(self, ids: Sequence[int]) -> str:
         """The text of tokens alone, without a last character only begun."""

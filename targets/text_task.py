@@ -48,14 +48,16 @@ class TextTask:
         return bool(left["text"] == right["text"])
 
     def problems(self, request: Request, answer: Answer) -> list[str]:
-        """Counts agree with the tokens, no more came than were asked for, and no stop string is in the text."""
-        asked = Decoding.of(request, self.max_tokens)
+        """Counts agree with the tokens, as many came as were asked for, and no stop string is in the text."""
+        asked = Decoding.of(request, self.max_tokens, holds_back=True)
         ids, count = answer["token_ids"], answer["output_tokens"]
         found = []
         if ids is not None and len(ids) != count:
             found.append(f"{len(ids)} token ids, but {count} are counted")
         if count > asked.max_tokens:
             found.append(f"{count} tokens came, at most {asked.max_tokens} were asked for")
+        if count < asked.min_tokens and not asked.stop:
+            found.append(f"{count} tokens came, at least {asked.min_tokens} were asked for")
         if answer["finish"] not in FINISHES:
             found.append(f"finish is {answer['finish']!r}, should be {' or '.join(FINISHES)}")
         if any(stop in answer["text"] for stop in asked.stop):

@@ -1,11 +1,9 @@
-"""What `generate` calls while it runs: one tick per new token, and the end of a row at a stop string."""
+"""What `generate` calls while it runs: each new token is told, and a row ends at a stop string."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from targets.api import Tick
 
 
 class StopStrings:
@@ -34,13 +32,13 @@ class StopStrings:
 
 
 class TokenStream:
-    """A streamer (see transformers.generation.streamers): a tick per token, none for end tokens and what follows them.
+    """A streamer (see transformers.generation.streamers): tells each token, but not end tokens and what follows them.
 
-    `generate` copies tokens to the host before it puts them here, so the device has finished them when the tick comes.
+    `generate` copies tokens to the host before it puts them here, so the device has finished them when they are told.
     """
 
-    def __init__(self, tick: Tick, ends: frozenset[int], stops: StopStrings) -> None:
-        self._tick = tick
+    def __init__(self, tell: Callable[[int], None], ends: frozenset[int], stops: StopStrings) -> None:
+        self._tell = tell
         self._ends = ends
         self._stops = stops
         self._rows: list[list[int]] | None = None
@@ -64,7 +62,7 @@ class TokenStream:
         if token in self._ends:
             self._open[row] = False
             return
-        self._tick()
+        self._tell(token)
         if self._stops.stops:
             ids.append(token)
             self._open[row] = not self._stops.ended(ids)

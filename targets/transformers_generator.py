@@ -9,7 +9,8 @@ from typing import Any
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, no_tick
 from targets.closing import Closing
-from targets.generation import Decoding, GeneratorTask, answer, cut_at_stop
+from targets.generation import Decoding, GeneratorTask, Say, answer, cut_at_stop
+from targets.growing_text import GrowingText
 from targets.prompt_reader import Prompt, PromptReader
 from targets.token_stream import StopStrings, TokenStream
 
@@ -24,6 +25,9 @@ KEPT = (
 )
 """What is taken over of a model's own generation settings. Penalties, beams and temperatures are not: greedy means the
 most probable token in every engine."""
+
+DRAFTING = {"assistant_model", "prompt_lookup_num_tokens"}
+"""Options of `generate` with which it takes no `min_new_tokens`."""
 
 
 class TransformersGenerator(Closing):
@@ -59,18 +63,42 @@ class TransformersGenerator(Closing):
 
     def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
         """Answer a batch, in order: requests decoded alike go together, sampled ones alone, each with its own seed."""
-        decodings = [Decoding.of(request, self.task.max_tokens) for request in batch]
+        decodings = [self._decoding(request) for request in batch]
         prompts = [self.reader.read(*pair) for pair in zip(batch, (each.max_tokens for each in decodings), strict=True)]
+        tell = None if tick is no_tick else lambda _: tick()
         answers: dict[int, Answer] = {}
         for decoding, rows in grouped(decodings, self._rows):
-            made = self._generate([prompts[row].ids for row in rows], decoding, tick)
+            made = self._generate([prompts[row].ids for row in rows], decoding, tell)
             for row, ids in zip(rows, made, strict=True):
                 answers[row] = self._answer(prompts[row], ids, decoding)
         return [answers[row] for row in range(len(batch))]
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the model holds; None where its positions are relative."""
+        return self.reader.context if self.reader.context < sys.maxsize else None
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
+        """Answer one request, and say its text while it comes."""
+        decoding = self._decoding(request)
+        prompt = self.reader.read(request, decoding.max_tokens)
+        text = GrowingText(say, decoding.stop)
+        heard: list[int] = []
+
+        def hear(token: int) -> None:
+            heard.append(token)
+            tick()
+            if self.reader.settled(token):
+                text.upto(self.reader.text(prompt.ids, heard))
+
+        (ids,) = self._generate([prompt.ids], decoding, hear)
+        made = self._answer(prompt, ids, decoding)
+        text.end(made["text"])
+        return made
+
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them, special tokens and chat template included."""
-        return self.reader.read(request, Decoding.of(request, self.task.max_tokens).max_tokens).ids
+        return self.reader.read(request, self._decoding(request).max_tokens).ids
 
     def logits(self, batch: Sequence[Request]) -> list[list[Floats]]:
         """Per request one float32 array, computed in one pass without padding.
@@ -84,9 +112,7 @@ class TransformersGenerator(Closing):
     def facts(self) -> dict[str, Any]:
         """Of the model and the tokenizer, for `Evidence.details`."""
         return {
-            "context": self.reader.context
-            if self.reader.context < sys.maxsize
-            else "unbounded: positions are relative",
+            "context": self.context or "unbounded: positions are relative",
             "end_tokens": list(self.ends),
             "vocabulary": int(self.model.config.vocab_size),
         }
@@ -101,12 +127,17 @@ class TransformersGenerator(Closing):
             self._close()
             self._close = None
 
-    def _generate(self, prompts: Sequence[list[int]], decoding: Decoding, tick: Tick) -> list[list[int]]:
-        """The raw new tokens per prompt, with end and padding tokens as they come."""
+    def _decoding(self, request: Request) -> Decoding:
+        return Decoding.of(request, self.task.max_tokens, holds_back=not DRAFTING & self._options.keys())
+
+    def _generate(
+        self, prompts: Sequence[list[int]], decoding: Decoding, tell: Callable[[int], None] | None
+    ) -> list[list[int]]:
+        """The raw new tokens per prompt, with end and padding tokens as they come; each is told before the next."""
         ids, mask = self._padded(prompts)
         stops = StopStrings(self.reader.finished, decoding.stop, 1 if self.reader.whole_first else ids.shape[1])
         ends = frozenset() if decoding.ignore_eos else frozenset(self.ends)
-        streamer = None if tick is no_tick else TokenStream(tick, ends, stops)
+        streamer = None if tell is None else TokenStream(tell, ends, stops)
         with seeded(decoding, self.model.device):
             sequences = self.model.generate(
                 inputs=ids,
@@ -148,6 +179,7 @@ class TransformersGenerator(Closing):
             **chosen,
             do_sample=not decoding.greedy,
             max_new_tokens=decoding.max_tokens,
+            min_new_tokens=decoding.min_tokens or None,
             pad_token_id=self.pad,
             eos_token_id=list(self.ends) or None,
         )
@@ -172,12 +204,12 @@ class TransformersGenerator(Closing):
     def _forced(self, request: Request) -> Floats:
         import torch
 
-        decoding = Decoding.of({**request, "temperature": 0.0}, self.task.max_tokens)
+        decoding = self._decoding({**request, "temperature": 0.0})
         prompt = self.reader.read(request, output=0)
         ids, mask = self._padded([prompt.ids])
         extra = {}
         if self.reader.whole_first:
-            made = self._answer(prompt, self._generate([prompt.ids], decoding, no_tick)[0], decoding)["token_ids"]
+            made = self._answer(prompt, self._generate([prompt.ids], decoding, None)[0], decoding)["token_ids"]
             start = self.model.generation_config.decoder_start_token_id
             extra = {"decoder_input_ids": torch.tensor([[start, *made]], device=self.model.device)}
         with torch.inference_mode():

@@ -71,12 +71,15 @@ def test_prompt_is_counted_by_its_tokenizer(target: Target) -> None:
 
 
 def test_stream_is_the_whole(target: Target) -> None:
-    """Watched token by token, an answer is what it is unwatched."""
+    """Watched token by token, or said piece by piece, an answer is what it is at once."""
     for request in target.subject.probes(3):
         (streamed,), _ = target.call(guest.watched, [request])
         whole = target.run([request])[0]
         assert streamed["text"] == whole["text"], f"{streamed['text']!r} streamed, {whole['text']!r} at once"
         assert streamed["output_tokens"] == whole["output_tokens"]
+        said, pieces = target.call(guest.streamed, request)
+        assert "".join(pieces) == said["text"] == whole["text"], f"{pieces} said, {whole['text']!r} at once"
+        assert said["output_tokens"] == whole["output_tokens"]
 
 
 def test_stop_string_ends_the_answer(target: Target) -> None:

@@ -7,22 +7,38 @@ from typing import TypeAlias
 
 from targets.api import Answer, Evidence, Floats, Labels, Request, Runner, Tick, no_tick
 from targets.closing import Closing
+from targets.generation import Say
 from targets.transformers_generator import TransformersGenerator
 
 Run: TypeAlias = Callable[[Sequence[Request], Tick], list[Answer]]
 
 
 class BrokenGenerator(Closing):
-    """A runner that answers with another function, and leaves everything else to the real one."""
+    """A runner that answers with another function, and leaves everything else to the real one.
 
-    def __init__(self, real: TransformersGenerator, run: Run) -> None:
+    `heard`: what a listener hears of an answer's text.
+    """
+
+    def __init__(self, real: TransformersGenerator, run: Run, heard: Callable[[str], str] = lambda text: text) -> None:
         self.real = real
         self.labels: Labels = real.labels
         self._run = run
+        self._heard = heard
 
     def run(self, batch: Sequence[Request], tick: Tick = no_tick) -> list[Answer]:
         """Answer a batch, wrongly."""
         return self._run(batch, tick)
+
+    @property
+    def context(self) -> int | None:
+        """The real context."""
+        return self.real.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
+        """Answer a request as `run` does, and say its text at once."""
+        (found,) = self._run([request], tick)
+        say(self._heard(found["text"]))
+        return found
 
     def tokens(self, request: Request) -> list[int]:
         """The real ids of a prompt."""

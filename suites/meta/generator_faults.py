@@ -126,6 +126,12 @@ def stream_joined_wrongly(real: TransformersGenerator) -> Runner:
     return BrokenGenerator(real, run)
 
 
+@fault("unsaid-end", tasks=("generation",), checks=("test_stream_is_the_whole",))
+def unsaid_end(real: TransformersGenerator) -> Runner:
+    """What is held back of a stream, in case a stop string begins there, is never said."""
+    return BrokenGenerator(real, real.run, lambda text: text[:-3])
+
+
 # What is in the model's mind
 
 

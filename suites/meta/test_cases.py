@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures import cases
-from fixtures.cases import Case, Selection, cells, existing, importable, select, unavailable
+from fixtures.cases import Case, Selection, cells, existing, select, unavailable
 from fixtures.devices import planned
 from targets.api import Requirement, UserError
+from targets.availability import importable
 from targets.optimization import Optimization
 from targets.registry import backends, devices, optimizations, tasks
 
@@ -153,7 +154,7 @@ def test_a_task_without_a_model_has_no_case() -> None:
 def test_a_missing_requirement_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend whose module is not installed has cases, which are skipped with the command that installs it."""
     lacking = SimpleNamespace(requires=(Requirement("no_such_module", "pip install it"),))
-    monkeypatch.setattr(cases, "backends", {"huggingface": lacking})
+    monkeypatch.setattr("targets.availability.backends", {"huggingface": lacking})
     reason = unavailable(Case("ner", "small", "huggingface", "fp32"), planned("cpu"))
     assert reason == "huggingface needs no_such_module, which is not installed: pip install it"
 

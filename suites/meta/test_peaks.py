@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from fixtures import devices
-from fixtures.profiles import profiles
 from fixtures.roofline import peaks
 from fixtures.roofline import store as peak_store
 from fixtures.roofline.peaks import MIB, Peaks
 from fixtures.roofline.store import PeakStore, beside_published
 from suites.meta.small_llama import small_device
 from targets.api import UserError
+from targets.profiles import profiles
 
 FAST, SLOW = 200e9, 10e9
 LADDER = {MIB: 150e9, 8 * MIB: FAST, 64 * MIB: SLOW}

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from fixtures.power.mode import STATE, Keeper, PowerMode, check, read
-from fixtures.profiles import profiles
 from suites.meta import jetson_stand_in
 from suites.meta.jetson_stand_in import GATED, current, environment, install
 from suites.meta.runs import Run, Running, arguments, interrupt, run, traced, until
 from targets import power_mode
 from targets.api import UserError
 from targets.power_mode import Mode, RebootNeeded
+from targets.profiles import profiles
 
 QUICK = ("-pno:allure_pytest", "suites/accuracy/test_accuracy.py::test_score")
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="the stand-in is asked by root, as nvpmodel is")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures import profiles
+from targets import profiles
 from targets.api import UserError
 
 

@@ -257,8 +257,8 @@ class Asked:
 
 def test_a_gguf_is_compared_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key of a run over a GGUF of one's own holds the sha256 of its content, whatever its name."""
-    monkeypatch.setattr(models, "_check_gguf", lambda _: None)
-    monkeypatch.setattr("fixtures.models.gguf_file.shards", lambda path: [path])
+    monkeypatch.setattr("targets.gguf.file.check", lambda _: None)
+    monkeypatch.setattr("targets.gguf.file.shards", lambda path: [path])
     asked = Asked([Case("generation", "own", "llama-cpp-python", "as-is")], tmp_path)
     found = []
     for content in (b"some", b"other"):

@@ -239,3 +239,25 @@ def test_calls_leave_nothing_behind(open_: Open) -> None:
     runner.run([request("llama", "dog", temperature=3.0, stop=["x"], max_tokens=30)])
     runner.logits(batch("llama"))
     assert runner.run(batch("llama")) == first
+
+
+@engines
+@kinds
+def test_the_end_is_held_back(kind: str, backend: str, open_: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With min_tokens no end token is chosen before so many, and the first ones are those of the model otherwise."""
+    runner = open_(kind, backend)
+    endless = runner.run([request(kind, WORDS[0])])[0]["token_ids"]
+    monkeypatch.setattr(runner, "ends", (endless[0],))
+    short, held = (runner.run([request(kind, WORDS[0], ignore_eos=False, min_tokens=n)])[0] for n in (0, 5))
+    assert (short["token_ids"], short["finish"]) == ([], "stop")
+    assert 5 <= held["output_tokens"] <= 8
+    assert endless[0] not in held["token_ids"][:5]
+    assert runner.task.problems(request(kind, WORDS[0], min_tokens=5), short)
+
+
+def test_an_end_that_cannot_be_held_back_is_refused(open_: Open) -> None:
+    """Where candidates are drafted, and where more is asked for at least than at most, min_tokens is refused."""
+    with pytest.raises(UserError, match="cannot hold an end back"):
+        open_("llama", optimization="prompt-lookup").run([request("llama", WORDS[0], min_tokens=2)])
+    with pytest.raises(UserError, match="min_tokens is 9, should be 0 to 8"):
+        open_("llama").run([request("llama", WORDS[0], min_tokens=9)])

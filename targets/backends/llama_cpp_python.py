@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from targets.api import (
@@ -22,9 +23,19 @@ from targets.api import (
 )
 from targets.chat import fit
 from targets.closing import Closing
-from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer, as_generator, cut_at_stop
+from targets.generation import (
+    ContextOverflow,
+    Decoding,
+    GeneratorTask,
+    Message,
+    Say,
+    answer,
+    as_generator,
+    cut_at_stop,
+)
 from targets.gguf.file import check, inspect
 from targets.gguf.model import DEFAULT_TYPE, INSTALL, gguf_file
+from targets.growing_text import GrowingText
 from targets.llama.engine import LlamaEngine
 from targets.llama.evidence import evidence
 from targets.llama.load import load
@@ -42,6 +53,8 @@ class LlamaCppPython:
     tasks = frozenset({"generation", "chat"})
     formats = frozenset({"safetensors", "gguf"})
     preload: tuple[str, ...] = ("llama_cpp", "gguf")
+    one_by_one = True
+    """A batch is answered one request after another: whoever gathers requests gains nothing here."""
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
         """The GGUF file: the user's own, or the model's folder converted and quantized."""
@@ -76,6 +89,18 @@ class LlamaRunner(Closing):
         """Answer a batch, in order."""
         return [self._answer(request, tick) for request in batch]
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that the context was made for."""
+        return self.engine.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
+        """Answer one request, and say its text while it comes."""
+        text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)
+        made = self._answer(request, tick, text)
+        text.end(made["text"])
+        return made
+
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them."""
         return self._prompt(request, self._room(request))[0]
@@ -95,24 +120,27 @@ class LlamaRunner(Closing):
             self.engine.close()
             gc.collect()
 
-    def _answer(self, request: Request, tick: Tick) -> Answer:
+    def _answer(self, request: Request, tick: Tick, text: GrowingText | None = None) -> Answer:
         asked = Decoding.of(request, self.task.max_tokens)
         prompt, dropped = self._prompt(request, asked.max_tokens)
         ids: list[int] = []
         finish = "length"
-        for token in self.engine.stream(prompt, asked):
-            if token in self.engine.ends:
-                finish = "stop"
-                break
-            ids.append(token)
-            tick()
-            if asked.stop and cut_at_stop(self.engine.text(ids), asked.stop)[1]:
-                finish = "stop"
-                break
-            if len(ids) == asked.max_tokens:
-                break
-        text, _ = cut_at_stop(self.engine.text(ids), asked.stop)
-        return answer(text, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
+        with closing(self.engine.stream(prompt, asked)) as tokens:
+            for token in tokens:
+                if token in self.engine.ends:
+                    finish = "stop"
+                    break
+                ids.append(token)
+                tick()
+                if text is not None:
+                    text.upto(self.engine.text(ids))
+                if asked.stop and cut_at_stop(self.engine.text(ids), asked.stop)[1]:
+                    finish = "stop"
+                    break
+                if len(ids) == asked.max_tokens:
+                    break
+        said, _ = cut_at_stop(self.engine.text(ids), asked.stop)
+        return answer(said, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
 
     def _room(self, request: Request) -> int:
         """Tokens to leave room for where nothing is to be generated: a chat is cut as it would be for its answer."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from targets.api import Device, Evidence, ModelFiles, Requirement, Runner, Task, Tick, Unavailable, no_tick
+from targets.api import Device, Evidence, ModelFiles, Requirement, Runner, Task, Unavailable
 from targets.generation import ContextOverflow, Decoding, as_generator
 from targets.gguf.file import inspect
 from targets.gguf.model import gguf_file
@@ -106,8 +106,8 @@ class NativeEngine:
         self._reused = 0
         self._timings: dict[str, Any] = {}
 
-    def ask(self, content: Content, decoding: Decoding, tick: Tick) -> Reply:
-        """One answer, streamed where there is a tick; ids that a stream has not told are asked for once more."""
+    def ask(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
+        """One answer, streamed where there are ticks; ids that a timed stream has not told are asked for once more."""
         body = {
             "prompt": self._prompt(content),
             "n_predict": decoding.max_tokens,
@@ -119,10 +119,10 @@ class NativeEngine:
             **sampling(decoding),
         }
         try:
-            if tick is no_tick:
+            if ticks is None:
                 return self._whole(body)
-            reply = self._streamed(body, tick)
-            if reply.token_ids is None:
+            reply = self._streamed(body, ticks)
+            if reply.token_ids is None and ticks.text is None:
                 whole = self._whole(body)
                 reply = replace(reply, token_ids=whole.token_ids) if whole.text == reply.text else reply
             return reply
@@ -169,23 +169,24 @@ class NativeEngine:
         found = self.client.post("/completion", body)
         return self._reply(found, found["content"], found["tokens"])
 
-    def _streamed(self, body: dict[str, Any], tick: Tick) -> Reply:
+    def _streamed(self, body: dict[str, Any], ticks: Ticks) -> Reply:
         """Events carry one token each, but none comes for a token that does not complete a character: no ids then."""
-        ticks = Ticks(tick)
         text: list[str] = []
         ids: list[int] = []
-        for line in self.client.lines("/completion", {**body, "stream": True}):
-            if not line.startswith(b"data: "):
-                self._no_error(line)
-                continue
-            event = json.loads(line[6:])
-            if event["stop"]:
-                reply = self._reply(event, "".join(text), ids)
-                ticks.upto(reply.output_tokens)
-                return reply
-            text.append(event["content"])
-            ids += event["tokens"]
-            ticks.upto(event["tokens_predicted"] - (not event["content"]))  # an end token has no text
+        with closing(self.client.lines("/completion", {**body, "stream": True})) as lines:
+            for line in lines:
+                if not line.startswith(b"data: "):
+                    self._no_error(line)
+                    continue
+                event = json.loads(line[6:])
+                if event["stop"]:
+                    reply = self._reply(event, "".join(text), ids)
+                    ticks.upto(reply.output_tokens)
+                    return reply
+                text.append(event["content"])
+                ids += event["tokens"]
+                ticks.upto(event["tokens_predicted"] - (not event["content"]))  # an end token has no text
+                ticks.heard(text)
         raise CutOff(f"{self.client.url}/completion: the stream ended before the answer did")
 
     def _reply(self, last: dict[str, Any], text: str, ids: list[int]) -> Reply:

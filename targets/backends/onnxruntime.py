@@ -40,8 +40,12 @@ class OnnxRuntime:
     preload: tuple[str, ...] = (
         "onnxruntime",
         "transformers.models.auto",
-        "optimum.onnxruntime",
+        "optimum.onnxruntime.modeling",  # the classes behind optimum's lazy names: half a second of imports a load
+        "optimum.onnxruntime.modeling_decoder",
+        "optimum.onnxruntime.modeling_seq2seq",
         "transformers.generation.utils",
+        "transformers.models.distilbert",
+        "transformers.models.t5",
     )
 
     def build(self, model: ModelFiles, task: Task, optimization: Optimization, device: Device, cache: Path) -> Path:
@@ -72,7 +76,7 @@ class OnnxRuntime:
                 f"onnxruntime {onnxruntime.__version__} has no {provider} (it has "
                 f"{', '.join(onnxruntime.get_available_providers())}): install a build for this device"
             )
-        options = session_options(device, settings.get("optimization_level", "all"))
+        options = session_options(device, settings)
         tokenizer = transformers.AutoTokenizer.from_pretrained(artifact, use_fast=True, local_files_only=True)
         generates = isinstance(task, GeneratorTask)
         loaded = getattr(optimum, f"ORTModelFor{task.head}").from_pretrained(
@@ -133,14 +137,21 @@ class Forward:
         return outputs
 
 
-def session_options(device: Device, level: str) -> Any:
-    """As many threads as every other backend gets, and the profile's graph optimization level."""
+def session_options(device: Device, settings: Mapping[str, Any]) -> Any:
+    """As many threads as every other backend gets, and the profile's graph optimization level.
+
+    `spinning`: whether threads that wait do so in a loop, as they do by default, which is good for one engine and bad
+    for its neighbours.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = device.threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
+    level = settings.get("optimization_level", "all").upper()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    if not settings.get("spinning", True):
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -8,9 +8,9 @@ models is several per cent faster, and for large ones the same.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from targets.generation import Decoding
 
 SCORED_BYTES = 16 * 2**20
 """Logits that are computed at once when every position is scored: more would be kept by the context for good."""
+Tokens: TypeAlias = Generator[int, None, None]
+
 LOOKUP_NGRAM = 2
 """The longest run of tokens that a prompt lookup searches for, as llama-cpp-python has it."""
 
@@ -81,8 +83,11 @@ class LlamaEngine:
         """The text of tokens. Bytes that make no character are left out, as llama-cpp-python leaves them out."""
         return b"".join(map(self.piece, ids)).decode(errors="ignore")
 
-    def stream(self, prompt: Sequence[int], asked: Decoding) -> Iterator[int]:
-        """Tokens after the prompt, without end; an end token is among them unless `ignore_eos` bans it."""
+    def stream(self, prompt: Sequence[int], asked: Decoding) -> Tokens:
+        """Tokens after the prompt, without end; an end token is among them unless `ignore_eos` bans it.
+
+        To be closed when no more are wanted: it holds a sampler.
+        """
         banned = self._ends if asked.ignore_eos and len(self._ends) else None
         if not asked.greedy:
             return self._sampled(prompt, asked, banned)
@@ -103,7 +108,7 @@ class LlamaEngine:
         """Free the model and its context."""
         self.llm.close()
 
-    def _greedy(self, prompt: Sequence[int], banned: NDArray[np.intp] | None) -> Iterator[int]:
+    def _greedy(self, prompt: Sequence[int], banned: NDArray[np.intp] | None) -> Tokens:
         self._read(prompt)
         while True:
             logits = self._rows(1)[0]
@@ -113,7 +118,7 @@ class LlamaEngine:
             yield token
             self._step(token)
 
-    def _sampled(self, prompt: Sequence[int], asked: Decoding, banned: NDArray[np.intp] | None) -> Iterator[int]:
+    def _sampled(self, prompt: Sequence[int], asked: Decoding, banned: NDArray[np.intp] | None) -> Tokens:
         """By llama.cpp's samplers in its own order: top-p, temperature, then a seeded draw."""
         c = self._c
         chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
@@ -134,7 +139,7 @@ class LlamaEngine:
         finally:
             c.llama_sampler_free(chain)
 
-    def _drafted(self, prompt: Sequence[int], banned: NDArray[np.intp] | None) -> Iterator[int]:
+    def _drafted(self, prompt: Sequence[int], banned: NDArray[np.intp] | None) -> Tokens:
         """Greedy, several tokens a pass: a draft is looked up in the text so far, and kept as far as it is right."""
         from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-from targets.api import Evidence, Tick, Unsupported, no_tick
+from targets.api import Evidence, Unsupported
 from targets.generation import ContextOverflow, Decoding
 from targets.openai.dialects import NEVER, Dialect, end_ids
 from targets.openai.protocol import explained
@@ -50,14 +51,14 @@ class OpenAiEngine:
         if dialect.reuses:
             self._note(f"{dialect.name} keeps the last prompt, and offers no way to forget it before the next")
 
-    def ask(self, content: Content, decoding: Decoding, tick: Tick) -> Reply:
-        """One answer, streamed where there is a tick; fields that the server does not take are left out."""
+    def ask(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
+        """One answer, streamed where there are ticks; fields that the server does not take are left out."""
         try:
-            return self._reply(content, decoding, tick)
+            return self._reply(content, decoding, ticks)
         except Refused as refusal:
             if refusal.status not in (400, 422) or self._bare:
                 raise explained(refusal, self.client, self._model) from None
-            return self._without_extras(refusal, content, decoding, tick)
+            return self._without_extras(refusal, content, decoding, ticks)
 
     def count(self, content: Content) -> int:
         """Tokens of a prompt or chat: by the server's tokenizer, or where it has no route for that by its own count."""
@@ -90,12 +91,12 @@ class OpenAiEngine:
         """Close connections."""
         self.client.close()
 
-    def _without_extras(self, refusal: Refused, content: Content, decoding: Decoding, tick: Tick) -> Reply:
+    def _without_extras(self, refusal: Refused, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
         """Once more with standard fields only; a server that refuses those as well is refused itself."""
-        extras = ", ".join(sorted(set(self._body(content, decoding, tick is not no_tick)) - STANDARD))
+        extras = ", ".join(sorted(set(self._body(content, decoding, ticks is not None)) - STANDARD))
         self._bare = True
         try:
-            reply = self._reply(content, decoding, tick)
+            reply = self._reply(content, decoding, ticks)
         except Refused:
             self._bare = False
             raise explained(refusal, self.client, self._model) from None
@@ -123,8 +124,7 @@ class OpenAiEngine:
             body["logit_bias"] = self._bias
         return body | self._dialect.extras(decoding)
 
-    def _reply(self, content: Content, decoding: Decoding, tick: Tick) -> Reply:
-        ticks = None if tick is no_tick else Ticks(tick)
+    def _reply(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
         heard = self._hear(content, decoding, ticks)
         usage = heard.usage or self._counted(heard, content, decoding)
         self._cached = max(self._cached, (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
@@ -157,7 +157,8 @@ class OpenAiEngine:
         body = self._body(content, decoding, stream=ticks is not None)
         if ticks is None:
             return Heard(where).whole(self.client.post(route, body))
-        heard = Heard(where).stream(self.client.lines(route, body), ticks)
+        with closing(self.client.lines(route, body)) as lines:
+            heard = Heard(where).stream(lines, ticks)
         if not heard.events:
             self._hear(content, decoding)  # some servers tell a refusal only to those who do not stream
             raise CutOff(f"{where}: the stream ended before it began")

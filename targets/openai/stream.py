@@ -51,7 +51,7 @@ class Heard:
         return self
 
     def stream(self, lines: Iterable[bytes], ticks: Ticks) -> Heard:
-        """Take an answer that comes as events, with a tick for each token.
+        """Take an answer that comes as events, with a tick for each token, and its text passed on.
 
         Raises:
             Garbled: a line is no event of the protocol.
@@ -87,6 +87,7 @@ class Heard:
             self.seen += 1
             ticks.upto(self.seen if piece else self.seen - 1)  # an end token has no text, and nothing comes after it
             self.pieces.append(piece)
+            ticks.heard(self.pieces)
         self.choice = choice if ended else self.choice
 
     def _check(self, found: Any) -> None:

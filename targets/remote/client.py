@@ -10,7 +10,7 @@ import http.client
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -100,8 +100,10 @@ class HttpClient:
             raise self._trouble(path, error) from error
         return self._parsed(path, content) if content.strip() else None
 
-    def lines(self, path: str, body: Mapping[str, Any]) -> Iterator[bytes]:
+    def lines(self, path: str, body: Mapping[str, Any]) -> Generator[bytes, None, None]:
         """The lines of the answer to a JSON body, each as soon as it is there, without its end.
+
+        Closed before its end, it drops the connection, by which a server knows that no more is wanted.
 
         Raises:
             ServerTrouble: one of its kinds; a stream that is cut off raises when that is seen.

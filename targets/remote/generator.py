@@ -10,7 +10,8 @@ from typing import Protocol, TypeAlias
 from targets.api import Answer, Evidence, Floats, Labels, Request, Tick, Unsupported, no_tick
 from targets.chat import fit
 from targets.closing import Closing
-from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, answer
+from targets.generation import ContextOverflow, Decoding, GeneratorTask, Message, Say, answer
+from targets.growing_text import GrowingText
 from targets.remote.client import ServerTrouble
 from targets.remote.process import ServerProcess
 
@@ -50,8 +51,8 @@ class Engine(Protocol):
         """The most requests it is sent at a time; None for any number."""
         ...
 
-    def ask(self, content: Content, decoding: Decoding, tick: Tick) -> Reply:
-        """One answer; streamed where there is a tick. Raises ContextOverflow where the server says so."""
+    def ask(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
+        """One answer; streamed where there are ticks. Raises ContextOverflow where the server says so."""
         ...
 
     def count(self, content: Content) -> int:
@@ -100,11 +101,24 @@ class RemoteGenerator(Closing):
             ServerTrouble: the server does not answer as it should.
             ContextOverflow: a prompt and its answer do not fit.
         """
+        ticks = [None if tick is no_tick else Ticks(tick) for _ in batch]
         if len(batch) == 1:
-            return [self._guarded(batch[0], tick)]
-        running = [self._pool.submit(self._guarded, request, tick) for request in batch]
+            return [self._guarded(batch[0], ticks[0])]
+        running = [self._pool.submit(self._guarded, *pair) for pair in zip(batch, ticks, strict=True)]
         wait(running)  # all of them: none is left behind when one fails
         return [each.result() for each in running]
+
+    @property
+    def context(self) -> int | None:
+        """Tokens that the served model holds, where that is known."""
+        return self.engine.context
+
+    def stream(self, request: Request, say: Say, tick: Tick = no_tick) -> Answer:
+        """Answer one request, and say its text while it comes. Raises as `run` does."""
+        text = GrowingText(say, Decoding.of(request, self.task.max_tokens).stop)
+        made = self._guarded(request, Ticks(tick, text))
+        text.end(made["text"])
+        return made
 
     def tokens(self, request: Request) -> list[int]:
         """The ids of the prompt as the model reads them."""
@@ -127,19 +141,19 @@ class RemoteGenerator(Closing):
             if self.process is not None:
                 self.process.stop()
 
-    def _guarded(self, request: Request, tick: Tick) -> Answer:
+    def _guarded(self, request: Request, ticks: Ticks | None) -> Answer:
         try:
-            return self._answer(request, tick)
+            return self._answer(request, ticks)
         except ServerTrouble as trouble:
             death = self.process.died() if self.process is not None else None
             if death is not None:
                 raise death from trouble
             raise
 
-    def _answer(self, request: Request, tick: Tick) -> Answer:
+    def _answer(self, request: Request, ticks: Ticks | None) -> Answer:
         decoding = Decoding.of(request, self.task.max_tokens)
         content: Content = self.task.messages(request) if self.task.chat else self.task.prompt(request)
-        kept, reply = self._reply(self._fitted(content, decoding), decoding, tick)
+        kept, reply = self._reply(self._fitted(content, decoding), decoding, ticks)
         context = self.engine.context
         if context is not None and reply.tokens + decoding.max_tokens > context:
             raise ContextOverflow.of(reply.tokens, decoding.max_tokens, context)
@@ -152,11 +166,11 @@ class RemoteGenerator(Closing):
             dropped_turns=0 if isinstance(kept, str) else len(content) - len(kept),
         )
 
-    def _reply(self, content: Content, decoding: Decoding, tick: Tick) -> tuple[Content, Reply]:
+    def _reply(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> tuple[Content, Reply]:
         """What was sent and its answer: a chat that the server finds too long loses its oldest turns."""
         while True:
             try:
-                return content, self.engine.ask(content, decoding, tick)
+                return content, self.engine.ask(content, decoding, ticks)
             except ContextOverflow:
                 shorter = None if isinstance(content, str) else without_oldest(content)
                 if shorter is None:
@@ -200,10 +214,14 @@ def without_oldest(messages: Sequence[Message]) -> list[Message] | None:
 
 
 class Ticks:
-    """Ticks up to a count: tokens that arrive together, or without a text, are neither lost nor counted twice."""
+    """Ticks up to a count: tokens that arrive together, or without a text, are neither lost nor counted twice.
 
-    def __init__(self, tick: Tick) -> None:
+    `text`: where the text of the answer goes as it grows, if anyone listens.
+    """
+
+    def __init__(self, tick: Tick, text: GrowingText | None = None) -> None:
         self._tick = tick
+        self.text = text
         self.done = 0
 
     def upto(self, count: int) -> None:
@@ -211,3 +229,8 @@ class Ticks:
         while self.done < count:
             self.done += 1
             self._tick()
+
+    def heard(self, pieces: Sequence[str]) -> None:
+        """Pass on what has come so far."""
+        if self.text is not None:
+            self.text.upto("".join(pieces))

@@ -6,9 +6,10 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
-from targets.api import Evidence, Tick, Unsupported, UserError, no_tick
+from targets.api import Evidence, Unsupported, UserError
 from targets.generation import ContextOverflow, Decoding
 from targets.remote.client import CutOff, Garbled, HttpClient, Refused
 from targets.remote.generator import Content, Reply, Ticks
@@ -68,9 +69,8 @@ class OllamaEngine:
         body = {"model": self.name, "stream": False, "keep_alive": STAY, "options": self._fixed()}
         self._post("/api/generate", body)
 
-    def ask(self, content: Content, decoding: Decoding, tick: Tick) -> Reply:
-        """One answer, streamed where there is a tick."""
-        ticks = None if tick is no_tick else Ticks(tick)
+    def ask(self, content: Content, decoding: Decoding, ticks: Ticks | None) -> Reply:
+        """One answer, streamed where there are ticks."""
         began = time.perf_counter_ns()
         text, last, span_ms = self._hear(content, decoding, ticks)
         self._clock(last, span_ms, (time.perf_counter_ns() - began) / 1e6)
@@ -151,14 +151,17 @@ class OllamaEngine:
         pieces: list[str] = []
         stamps: list[int] = []
         try:
-            for line in self.client.lines(route, body):
-                found = self._object(route, line)
-                if piece := text_in(found):
-                    pieces.append(piece)
-                    ticks.upto(len(pieces))
-                    stamps.append(time.perf_counter_ns())
-                if found.get("done"):
-                    return "".join(pieces), self._final(route, found), (stamps[-1] - stamps[0]) / 1e6 if stamps else 0.0
+            with closing(self.client.lines(route, body)) as lines:
+                for line in lines:
+                    found = self._object(route, line)
+                    if piece := text_in(found):
+                        pieces.append(piece)
+                        ticks.upto(len(pieces))
+                        stamps.append(time.perf_counter_ns())
+                        ticks.heard(pieces)
+                    if found.get("done"):
+                        span_ms = (stamps[-1] - stamps[0]) / 1e6 if stamps else 0.0
+                        return "".join(pieces), self._final(route, found), span_ms
         except Refused as refusal:
             raise self._explained(refusal) from None
         raise CutOff(f"{self.client.url}{route}: the stream ended before the answer did, after {len(pieces)} tokens")
