@@ -136,7 +136,10 @@ def test_most_of_the_engine_is_left(big: Cell, serving: Ledger, own_server: Star
     requests = [each for each in sample(SENTIMENT, 400) if SHORT[0] <= len(each["text"].split()) <= SHORT[1]][:64]
     files = subprocess.run(
         [sys.executable, "-m", "fixtures.serving.bare", str(cache), json.dumps(big.as_json()), "--files"],
-        **{"cwd": ROOT, "capture_output": True, "text": True, "check": True},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
     with own_server(*of_cell(big), "--sentiment-model", files) as server:
         found = learn(server, SENTIMENT, requests, named=True)
@@ -162,4 +165,5 @@ def bare_rate(cell: Cell, cache: Path, requests: list[dict[str, str]]) -> float:
     order = json.dumps({"requests": requests, "batches": CEILING_BATCHES, "seconds": 3.0})
     command = [sys.executable, "-m", "fixtures.serving.bare", str(cache), json.dumps(cell.as_json()), order]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return max(json.loads(done.stdout).values())
+    rates: dict[str, float] = json.loads(done.stdout)
+    return max(rates.values())
