@@ -86,7 +86,7 @@ def test_the_health_check_is_python() -> None:
     code = json.loads(argument("HEALTHCHECK").partition("CMD ")[2])[2]
     ast.parse(code)
     assert "'/health'" in code
-    from targets.server.api_key import OPEN
+    from targets.server.guards.api_key import OPEN
 
     assert "/health" in OPEN
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from suites.meta.held_engine import Policy, TimedEngine, ask, length
 from suites.meta.virtual_time import run
-from targets.server.batch_company import Company
-from targets.server.batch_cost import ENOUGH, BatchCost
-from targets.server.batcher import Batcher
+from targets.server.batching.batcher import Batcher
+from targets.server.batching.company import Company
+from targets.server.batching.cost import ENOUGH, BatchCost
 
 
 @given(

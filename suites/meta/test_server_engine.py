@@ -18,9 +18,9 @@ from suites.meta.odd_engine import NAME, PLAIN, SILENT
 from targets import model_files
 from targets.api import Unavailable, UserError
 from targets.registry import backends, optimizations, tasks
-from targets.server import engine as engine_module
-from targets.server.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
-from targets.server.orders import here
+from targets.server.engine import engine as engine_module
+from targets.server.engine.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine.orders import here
 from targets.server.settings import ServedTask, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ pytest.importorskip("fastapi", reason="the server: pip install 'edge-nlp-suite[s
 import httpx
 
 from suites.meta.server_kit import FakeService, serve
-from targets.server.openai_bodies import ChatCompletionBody
-from targets.server.schemas import Body, Prompts, limited
+from targets.server.http.schemas import Body, Prompts, limited
+from targets.server.openai.bodies import ChatCompletionBody
 from targets.server.settings import Limits
 
 ROOT = Path(__file__).resolve().parents[2]

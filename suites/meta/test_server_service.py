@@ -12,9 +12,9 @@ import pytest
 
 from suites.meta.server_kit import settings
 from targets.api import Answer, Request, Unavailable, UserError
-from targets.server.batcher import Closed, DeadlinePassed, QueueFull
-from targets.server.engine import EngineFacts, Timing
-from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetRefused
+from targets.server.batching.batcher import Closed, DeadlinePassed, QueueFull
+from targets.server.engine.engine import EngineFacts, Timing
+from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetRefused
 from targets.server.lane import decoding, length, policy
 from targets.server.service import Service, TaskNotServed, open_cache, together
 from targets.server.settings import Batching, ServedTask, Settings
