@@ -405,6 +405,20 @@ def test_closing_ends_what_is_running(tmp_path: Path) -> None:
     played(play, engine(tmp_path))
 
 
+def test_closing_between_death_and_restart_leaves_nothing_open(tmp_path: Path) -> None:
+    """An engine that is closed while it restarts has closed every socket when `close` returns."""
+
+    async def play(subject: Engine, _: Lines) -> None:
+        before = psutil.Process().num_fds()
+        assert subject.pid is not None
+        os.kill(subject.pid, signal.SIGKILL)
+        await until(lambda: subject.state == "restarting")
+        await subject.close()
+        assert psutil.Process().num_fds() < before
+
+    played(play, engine(tmp_path))
+
+
 def test_signals_to_the_whole_group_are_not_for_the_engine(tmp_path: Path) -> None:
     """SIGTERM and SIGINT do not end an engine: it is for the server to end it, when its work is done."""
 

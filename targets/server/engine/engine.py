@@ -45,6 +45,7 @@ class Engine:
         self._log = log
         self._facts: EngineFacts | None = None
         self._link: Link | None = None
+        self._former: Link | None = None
         self._turn = asyncio.Lock()
         self._prepared: Message | None = None
         self._pause_s = FIRST_PAUSE_S
@@ -87,9 +88,10 @@ class Engine:
             self._reviving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reviving
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
+        links, self._link, self._former = (self._link, self._former), None, None
+        for link in links:
+            if link is not None:
+                await link.close()
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Whether it is ready within so many seconds."""
@@ -227,7 +229,7 @@ class Engine:
         """A process is gone: if it was the one that served, another one is started."""
         if link is not self._link:
             return
-        self._link, self.state = None, "restarting"
+        self._link, self._former, self.state = None, link, "restarting"
         self._ready.clear()
         self._reviving = asyncio.create_task(self._revive(link))
 
