@@ -50,7 +50,7 @@ def test_a_start_that_fails() -> None:
 def test_a_full_disk_for_logs_fails_no_request() -> None:
     """Where no log can be written, requests are answered, and the end is orderly."""
     port = free_port()
-    code = f"from targets.server import listening as l; b = l.bind; l.bind = lambda h, p, **k: b(h, {port}, **k)"
+    code = f"from targets.server.guards import listening as l; b = l.bind; l.bind = lambda h, p, **k: b(h, {port}, **k)"
     start = f"import json, sys; {code}; from suites.meta.tiny_server import main; raise SystemExit(main({{}}))"
     with Path("/dev/full").open("w") as full:
         process = subprocess.Popen(

@@ -182,11 +182,10 @@ def serve(
         h11_max_incomplete_event_size=limits.header_bytes,
     )
     server = Server(config, drain)
-    with listener:
-        try:
-            server.run(sockets=[listener])
-        except SystemExit:  # uvicorn's way of saying that the application did not start
-            if start.mistake:
-                raise start.mistake from None
-            return FAILED
+    with listener, contextlib.suppress(SystemExit):  # with which later versions of uvicorn say that it did not start
+        server.run(sockets=[listener])
+    if start.mistake:
+        raise start.mistake
+    if not server.started and not drain.begun:
+        return FAILED
     return CUT if drain.cut else 0
