@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from targets.api import Answer, Request
-from targets.server.batcher import Batcher
+from targets.server.batching.batcher import Batcher
 
 
 class Poisoned(Exception):

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from targets.server.redis_cache import RedisCache
+from targets.server.caching.redis_cache import RedisCache
 
 KEY = "0123456789abcdef" * 4
 

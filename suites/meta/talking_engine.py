@@ -11,8 +11,8 @@ from typing import Any
 
 from targets.api import Answer, Request
 from targets.generation import ContextOverflow, answer, cut_at_stop
-from targets.server.engine import EngineFacts, Timing
-from targets.server.engine_errors import EngineDied, TargetRefused
+from targets.server.engine.engine import EngineFacts, Timing
+from targets.server.engine.errors import EngineDied, TargetRefused
 from targets.server.settings import ServedTask, Settings
 
 WORDS = ("one", " two", " three", " four", " five", " six")
@@ -20,7 +20,7 @@ CONTEXT = 64
 
 
 class TalkingEngine:
-    """What a Service needs of an Engine (see targets/server/engine.py). A prompt has a token a word.
+    """What a Service needs of an Engine (see targets/server/engine/engine.py). A prompt has a token a word.
 
     It answers a chat with how many messages it was given, and the last of them; a prompt with WORDS over and over. A
     text that holds `die` kills it after two pieces, `bug` makes it raise what nobody foresaw, `long` is too long for

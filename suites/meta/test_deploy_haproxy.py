@@ -35,7 +35,7 @@ def test_haproxy_takes_its_file() -> None:
 
 def test_times_fit_the_server() -> None:
     """HAProxy gives an idle connection up before the server closes it, and waits longer than the server's deadline."""
-    from targets.server.serve import KEEP_ALIVE_S
+    from targets.server.guards.serve import KEEP_ALIVE_S
     from targets.server.settings import Limits
 
     text = CONFIG.read_text()

@@ -13,7 +13,7 @@ pytest.importorskip("uvicorn", reason="the server: pip install 'edge-nlp-suite[s
 
 from suites.meta.tools import says
 from targets.server import options
-from targets.server.api_key import OPEN
+from targets.server.guards.api_key import OPEN
 from targets.server.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 from suites.meta.server_kit import MODEL, READ, FakeService, ask, made_up, post, serve, settings
 from targets.api import UserError
-from targets.server import answers
-from targets.server.api_key import OPEN
 from targets.server.app import create_app
-from targets.server.openapi import TASK_PROBLEMS
+from targets.server.guards.api_key import OPEN
+from targets.server.http import answers
+from targets.server.http.openapi import TASK_PROBLEMS
 from targets.server.routes.tasks import ROUTES
 
 BODIES: dict[str, Any] = {

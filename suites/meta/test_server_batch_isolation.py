@@ -19,7 +19,7 @@ from suites.meta.held_engine import (
 )
 from suites.meta.virtual_time import run, settle
 from targets.api import Answer, Request
-from targets.server.batcher import Batcher
+from targets.server.batching.batcher import Batcher
 
 
 def test_a_poisoned_request_fails_alone() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from suites.meta.held_engine import Died, Poisoned, Policy, TimedEngine, answer, ask, length
 from suites.meta.virtual_time import run, settle
 from targets.api import Answer
-from targets.server.batch_queue import bucket
-from targets.server.batcher import Batcher, DeadlinePassed, QueueFull
+from targets.server.batching.batcher import Batcher, DeadlinePassed, QueueFull
+from targets.server.batching.queue import bucket
 
 SOON = 1e-4
 """Seconds; the clock is virtual, so this is only for the rounding of sums."""

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.server.batch_queue import BatchQueue, Waiting, bucket
+from targets.server.batching.queue import BatchQueue, Waiting, bucket
 
 NOBODY: Any = None
 """In the place of a future: the queue never looks at it."""

@@ -8,7 +8,7 @@ import pytest
 from suites.meta.held_engine import HeldEngine, Poisoned, Policy, TimedEngine, answer, ask, outcomes, send
 from suites.meta.virtual_time import run, settle
 from targets.api import UserError
-from targets.server.batcher import Batcher, Closed, DeadlinePassed, QueueFull
+from targets.server.batching.batcher import Batcher, Closed, DeadlinePassed, QueueFull
 
 
 def test_an_idle_engine_starts_at_once_and_what_comes_meanwhile_is_batched() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.server.cache import MemoryCache, cost, identity, key, pack, unpack
+from targets.server.caching.cache import MemoryCache, cost, identity, key, pack, unpack
 
 NEAR: tuple[Any, ...] = (
     0,

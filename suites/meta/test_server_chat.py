@@ -11,9 +11,9 @@ import pytest
 import websockets
 
 from suites.meta.live_server import LIMITS, PATIENCE_S, Live, run
-from targets.server.chat_session import Manners
-from targets.server.conversation import Conversation
-from targets.server.rate import TokenBucket
+from targets.server.chat.conversation import Conversation
+from targets.server.chat.session import Manners
+from targets.server.guards.rate import TokenBucket
 
 
 class Client:

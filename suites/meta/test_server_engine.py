@@ -18,9 +18,9 @@ from suites.meta.odd_engine import NAME, PLAIN, SILENT
 from targets import model_files
 from targets.api import Unavailable, UserError
 from targets.registry import backends, optimizations, tasks
-from targets.server import engine as engine_module
-from targets.server.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
-from targets.server.orders import here
+from targets.server.engine import engine as engine_module
+from targets.server.engine.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine.orders import here
 from targets.server.settings import ServedTask, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -571,3 +571,11 @@ def test_an_encoder_answers_as_its_runner(tmp_path: Path) -> None:
             assert found == runner.run(requests)
 
     played(play, (Engine(served, told, log=Lines()), Lines()))
+
+
+def test_a_process_that_ends_at_once_is_told(tmp_path: Path) -> None:
+    """A process that cannot even begin, for it is to import what is not there, fails the start with its last words."""
+    told = replace(settings(tmp_path), targets=("suites.meta.odd_engine", "no_such_module_of_mine"))
+    subject = Engine(ServedTask("sentiment", NAME, PLAIN), told, log=Lines())
+    with pytest.raises(EngineDied, match=r"did not start: exit code 1; it said: .*no_such_module_of_mine"):
+        asyncio.run(subject.start())

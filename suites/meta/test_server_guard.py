@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from suites.meta.asgi import Echo, call, chunks, scope
-from targets.server.drain import Drain, Draining, turn
-from targets.server.guard import Guard
-from targets.server.refusal import bare
-from targets.server.request_id import RequestId
+from targets.server.guards.drain import Drain, Draining, turn
+from targets.server.guards.guard import Guard
+from targets.server.guards.refusal import bare
+from targets.server.guards.request_id import RequestId
 
 CHUNKED = {"transfer-encoding": "chunked"}
 LIMIT = 64

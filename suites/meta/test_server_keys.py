@@ -9,10 +9,10 @@ pytest.importorskip("starlette", reason="the server: pip install 'edge-nlp-suite
 
 from suites.meta.asgi import Echo, call, chunks, scope
 from targets.api import UserError
-from targets.server.api_key import CHALLENGE, ApiKey, read_keys
-from targets.server.drain import Drain
-from targets.server.origin import SameOrigin
-from targets.server.protect import protect
+from targets.server.guards.api_key import CHALLENGE, ApiKey, read_keys
+from targets.server.guards.drain import Drain
+from targets.server.guards.origin import SameOrigin
+from targets.server.guards.protect import protect
 
 KEY = "0123456789abcdef0123456789abcdef"
 

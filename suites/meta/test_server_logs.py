@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("starlette", reason="the server: pip install 'edge-nlp-suite[server]'")
 
 from suites.meta.asgi import Echo, call, chunks, scope
-from targets.server.access_log import AccessLog
-from targets.server.logs import JsonLine, LineWriter, Tally
-from targets.server.request_id import RequestId
+from targets.server.guards.access_log import AccessLog
+from targets.server.guards.logs import JsonLine, LineWriter, Tally
+from targets.server.guards.request_id import RequestId
 
 CHUNKED = {"transfer-encoding": "chunked"}
 

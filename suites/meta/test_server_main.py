@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="the server: pip install 'edge-nlp-suite[s
 from suites.meta.tiny_server import ROOT, Running, running, started, status
 from targets.api import UserError
 from targets.remote.process import free_port
-from targets.server import listening
+from targets.server.guards import listening
 
 
 def test_it_says_where_it_listens() -> None:

@@ -16,7 +16,7 @@ from suites.meta.talking_engine import CONTEXT
 from targets.api import ModelFiles, UserError
 from targets.generation import ContextOverflow
 from targets.registry import backends, optimizations, tasks
-from targets.server import openai_answers
+from targets.server.openai import answers as openai_answers
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "hello you"}]

@@ -11,10 +11,10 @@ from hypothesis import given, strategies
 from pydantic import TypeAdapter
 
 from suites.meta.server_kit import FakeService, ask, post
-from targets.server.answers import ProblemDetails
-from targets.server.batcher import Closed, DeadlinePassed, QueueFull
-from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
-from targets.server.faults import problem_of
+from targets.server.batching.batcher import Closed, DeadlinePassed, QueueFull
+from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.http.answers import ProblemDetails
+from targets.server.http.faults import problem_of
 from targets.server.routes.tasks import ROUTES
 
 QA = {"questions": ["q"], "contexts": ["c"]}

@@ -9,7 +9,7 @@ import pytest
 from suites.meta.redis_kit import KEY, Failures, kept, opened
 from suites.meta.redis_server import HINT, PROGRAM, RedisServer, redis_server
 from targets.api import UserError
-from targets.server.redis_cache import RedisCache
+from targets.server.caching.redis_cache import RedisCache
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HINT)
 

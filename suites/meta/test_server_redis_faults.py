@@ -9,7 +9,7 @@ import pytest
 
 from suites.meta.redis_kit import KEY, Failures, kept, opened, timed, until, until_kept
 from suites.meta.redis_server import HINT, PROGRAM, RedisServer, free_port, redis_server
-from targets.server import redis_cache
+from targets.server.caching import redis_cache
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HINT)
 TIMEOUT_S = 0.02

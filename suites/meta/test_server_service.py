@@ -12,9 +12,9 @@ import pytest
 
 from suites.meta.server_kit import settings
 from targets.api import Answer, Request, Unavailable, UserError
-from targets.server.batcher import Closed, DeadlinePassed, QueueFull
-from targets.server.engine import EngineFacts, Timing
-from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetRefused
+from targets.server.batching.batcher import Closed, DeadlinePassed, QueueFull
+from targets.server.engine.engine import EngineFacts, Timing
+from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetRefused
 from targets.server.lane import decoding, length, policy
 from targets.server.service import Service, TaskNotServed, open_cache, together
 from targets.server.settings import Batching, ServedTask, Settings
@@ -239,6 +239,25 @@ def test_the_first_failure_ends_a_request() -> None:
         assert service.metrics.registry.get_sample_value("nlp_queue_depth", {"task": "sentiment"}) == 0
 
     with_service(use)
+
+
+def test_deadlines_that_are_over_at_once() -> None:
+    """In uvloop too, where a timer that is due at once is none, a deadline of no time is told as what it is."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        service = Service(settings(), engine=MADE_UP)
+        await service.start()
+        for within_s in (1e-7, 1e-4):
+            with pytest.raises(DeadlinePassed):
+                await service.answers("sentiment", [text(each) for each in "abcd"], within_s)
+        await service.close()
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
 
 
 def test_a_full_queue_refuses() -> None:

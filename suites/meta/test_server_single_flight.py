@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suites.meta.virtual_time import run, settle
-from targets.server.batcher import DeadlinePassed
-from targets.server.single_flight import SingleFlight
+from targets.server.batching.batcher import DeadlinePassed
+from targets.server.caching.single_flight import SingleFlight
 
 
 class Maker:

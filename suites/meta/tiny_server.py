@@ -87,7 +87,7 @@ class Tiny:
         LOG.warning("left")
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from targets.server.drain import turn
+        from targets.server.guards.drain import turn
 
         await receive()
         await send({"type": "websocket.accept"})
@@ -109,14 +109,14 @@ async def answer(send: Send, content: Any, status: int = 200) -> None:
 
 def main(told: dict[str, Any]) -> int:
     """Serve as told; returns the exit code."""
-    from targets.server import listening, logs, protect, serve
-    from targets.server.connection import ConnectionLimits
-    from targets.server.drain import Drain
+    from targets.server.guards import listening, logs, protect, serve
+    from targets.server.guards.connection import ConnectionLimits
+    from targets.server.guards.drain import Drain
 
     if told.get("parser"):
         from uvicorn.importer import import_from_string
 
-        serve.AutoHTTPProtocol = import_from_string(told["parser"])  # type: ignore[misc]
+        vars(serve)["AutoHTTPProtocol"] = import_from_string(told["parser"])
     logs.configure(told.get("level", "info"))
     drain = Drain()
     app = protect.protect(Tiny(told.get("start", "ok")), drain, max_body_bytes=1 << 20, body_s=told.get("body_s", 30))

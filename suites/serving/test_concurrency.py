@@ -22,7 +22,7 @@ CLIENTS = 50
 TEXTS = 500
 GENERATED = 100
 """The same of endpoints that generate: each answer is 16 tokens of work."""
-TELLING = 0.9
+TELLING = 0.6
 """Share of the answers that differ from all others: with fewer, answers could be mixed up and nobody would see."""
 SAME = 40
 

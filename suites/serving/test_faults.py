@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_kill_an_engine(own_server: StartServer, faults: FaultTable) -> None:
             victim = process_tree.engines(server)[0]
             victim.kill()
             assert server.ask("/health")[0] == 200
-            took.append(await_that(lambda turn=turn: is_back(server, turn), "the engine is back", BACK_S))
+            took.append(await_that(partial(is_back, server, turn), "the engine is back", BACK_S))
         for each in loads.values():
             each.more(SOME)
         stack.close()

@@ -26,7 +26,7 @@ LONG = {"type": "message", "text": "Tell me something.", "max_tokens": 256, "tem
 def test_frames_beyond_measure(sturdy: Server, faults: FaultTable) -> None:
     """A chat that is flooded with frames, or sent what is none, is told why and closed; another one goes on."""
     law = "flood: 1008; 2 MB frame: 1009; binary: 1003; another chat is answered as before"
-    floods = {
+    floods: dict[str, list[str | bytes]] = {
         "binary": [b"\x00\x01"],
         "many": ['{"type": "cancel"}'] * 500,
         "huge": [json.dumps({"type": "message", "text": "a" * 2**21})],
@@ -64,7 +64,7 @@ def greeted(server: Server) -> bool:
         frame = {"type": "message", "text": "Hello.", "max_tokens": 4}
         with suppress(OSError):  # it may be closed already
             new.say(frame)
-        return new.hear()["type"] == "token"
+        return bool(new.hear()["type"] == "token")
 
 
 def test_leaving_in_mid_token(sturdy: Server, faults: FaultTable) -> None:

@@ -64,6 +64,7 @@ def test_soak(own_server: StartServer, serving: Ledger, pytestconfig: pytest.Con
     assert loaded.figures.seen.ok.all(), f"{told}\n{table.error_table(loaded.figures)}"
     assert slope.value is not None, slope.reason
     assert growth.blind_mb_per_min <= MOST_BLIND_MB_PER_MIN, f"{told}: too noisy to show anything; use --soak 5"
+    assert slope.low is not None
     assert slope.low <= 0, f"{told}: memory grows"
     assert growth.descriptors <= MOST_DESCRIPTORS, f"{told}: descriptors are kept"
 

@@ -28,14 +28,14 @@ def run(settings: Settings) -> int:
     """Serve with these settings until a signal comes; returns the exit code. Raises UserError for what was wrong."""
     import logging
 
-    from targets.server.api_key import read_keys
     from targets.server.app import create_app
-    from targets.server.connection import ConnectionLimits
-    from targets.server.drain import Drain
-    from targets.server.listening import allow_descriptors, bind
-    from targets.server.logs import configure
-    from targets.server.protect import protect
-    from targets.server.serve import serve
+    from targets.server.guards.api_key import read_keys
+    from targets.server.guards.connection import ConnectionLimits
+    from targets.server.guards.drain import Drain
+    from targets.server.guards.listening import allow_descriptors, bind
+    from targets.server.guards.logs import configure
+    from targets.server.guards.protect import protect
+    from targets.server.guards.serve import serve
 
     configure(settings.log_level)
     limits = settings.limits

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.registry import did_you_mean
-from targets.server.faults import FAULTS, problem_of
-from targets.server.openapi import Document
-from targets.server.problems import Problem
+from targets.server.http.faults import FAULTS, problem_of
+from targets.server.http.openapi import Document
+from targets.server.http.problems import Problem
 from targets.server.routes import chat, openai, operations, page, tasks
 from targets.server.service import Service
 from targets.server.settings import Settings

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from targets.api import Answer, Request
 from targets.registry import backends
-from targets.server.batcher import Batcher, DeadlinePassed, QueueFull
-from targets.server.cache import Cache, key, pack, unpack
-from targets.server.engine import Engine, EngineBusyStarting, EngineDied, EngineFacts
+from targets.server.batching.batcher import Batcher, DeadlinePassed, QueueFull
+from targets.server.caching.cache import Cache, key, pack, unpack
+from targets.server.caching.single_flight import SingleFlight
+from targets.server.engine.engine import Engine, EngineBusyStarting, EngineDied, EngineFacts
 from targets.server.gauges import Watched
 from targets.server.metrics import Metrics
 from targets.server.settings import Batching, ServedTask, Settings
-from targets.server.single_flight import SingleFlight
 
 T = TypeVar("T")
 TEXTS = frozenset({"text", "question", "context", "prompt", "messages"})

@@ -17,7 +17,7 @@ import yaml
 from targets.api import UserError
 from targets.located import read_text
 from targets.registry import did_you_mean, tasks
-from targets.server.readers import Reader, file, flag, list_of, name, number, one_of, path, store, text, whole
+from targets.server.http.readers import Reader, file, flag, list_of, name, number, one_of, path, store, text, whole
 
 PREFIX = "EDGE_NLP_"
 CONFIG = "config"

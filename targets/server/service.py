@@ -12,9 +12,9 @@ from targets import detection
 from targets.api import Answer, Request, Unavailable, UserError
 from targets.probe import Probe
 from targets.registry import probes
-from targets.server.cache import Cache, MemoryCache
-from targets.server.engine import Engine, Log
-from targets.server.engine_errors import TargetRefused
+from targets.server.caching.cache import Cache, MemoryCache
+from targets.server.engine.engine import Engine, Log
+from targets.server.engine.errors import TargetRefused
 from targets.server.lane import Lane
 from targets.server.metrics import Metrics
 from targets.server.settings import ServedTask, Settings
@@ -156,7 +156,7 @@ def open_cache(settings: Settings, metrics: Metrics) -> Cache | None:
     if settings.cache == "memory":
         return MemoryCache(settings.cache_mb << 20)
     try:
-        from targets.server.redis_cache import RedisCache  # the only part of the server that needs redis-py
+        from targets.server.caching.redis_cache import RedisCache  # the only part of the server that needs redis-py
     except ModuleNotFoundError:
         raise UserError("a cache in Redis needs redis-py: pip install 'edge-nlp-suite[server-redis]'") from None
     return RedisCache(settings.cache, failed=metrics.cache["error"].inc)

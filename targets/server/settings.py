@@ -50,7 +50,7 @@ class Limits:
 class Settings:
     """A server. See `parse` for how it comes about, and targets/server/options.py for what each value means.
 
-    `threads`: of each engine; None: one for a small model, else all cores (see targets/server/allotment.py).
+    `threads`: of each engine; None: one for a small model, else all cores (see targets/server/engine/allotment.py).
     `artifacts`: the folder where what is built from models is kept. `models`: the folder of the embedded models.
     `start_s` and `hang_s`: an engine that takes longer to load, or shows no sign of life for as long, is ended.
     `targets`: modules to import that register tasks, backends or optimizations of one's own.

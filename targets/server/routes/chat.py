@@ -15,12 +15,12 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.websockets import WebSocket
 
-from targets.server import frames
-from targets.server.chat_frames import MessageFrame, reader
-from targets.server.chat_session import ChatSession, Manners
-from targets.server.conversation import Conversation
-from targets.server.default_length import default_length
-from targets.server.problems import Problem
+from targets.server.chat.conversation import Conversation
+from targets.server.chat.frames import MessageFrame, reader
+from targets.server.chat.session import ChatSession, Manners
+from targets.server.http import frames
+from targets.server.http.default_length import default_length
+from targets.server.http.problems import Problem
 from targets.server.service import Service
 
 TRY_LATER = 1013

@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from targets.registry import did_you_mean
-from targets.server import openai_answers as made
-from targets.server.body import Reader, deadline_s
-from targets.server.default_length import default_length
-from targets.server.disconnect import WhileConnected
-from targets.server.event_stream import Endpoint, EventStream, counted
-from targets.server.openai_bodies import ChatCompletionBody, CompletionBody, Sampled
-from targets.server.openai_errors import of_openai, shaped
-from targets.server.openapi import Document
-from targets.server.problems import Problem
-from targets.server.schemas import limited
+from targets.server.http.body import Reader, deadline_s
+from targets.server.http.default_length import default_length
+from targets.server.http.disconnect import WhileConnected
+from targets.server.http.event_stream import Endpoint, EventStream, counted
+from targets.server.http.openapi import Document
+from targets.server.http.problems import Problem
+from targets.server.http.schemas import limited
+from targets.server.openai import answers as made
+from targets.server.openai.bodies import ChatCompletionBody, CompletionBody, Sampled
+from targets.server.openai.errors import of_openai, shaped
 from targets.server.service import Service
 
 TASKS = ("chat", "generation")

@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from targets.server import answers
-from targets.server.openapi import Document
-from targets.server.problems import Problem
+from targets.server.http import answers
+from targets.server.http.openapi import Document
+from targets.server.http.problems import Problem
 from targets.server.service import Service
 
 

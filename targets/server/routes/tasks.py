@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from targets.api import Answer
 from targets.registry import tasks
-from targets.server import answers, schemas
-from targets.server.body import Reader, deadline_s
-from targets.server.disconnect import WhileConnected
-from targets.server.event_stream import Endpoint, EventStream, counted
-from targets.server.frames import Frames
-from targets.server.openapi import Document
+from targets.server.http import answers, schemas
+from targets.server.http.body import Reader, deadline_s
+from targets.server.http.disconnect import WhileConnected
+from targets.server.http.event_stream import Endpoint, EventStream, counted
+from targets.server.http.frames import Frames
+from targets.server.http.openapi import Document
 from targets.server.service import Service
 from targets.server.settings import Limits
 

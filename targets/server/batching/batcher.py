@@ -1,0 +1,249 @@
+"""Dynamic batching: requests that wait for one engine are answered together, each with its own answer.
+
+One event loop, one worker task, no locks. While the engine runs a batch the next requests gather; when it is free they
+leave, the oldest first, up to `max_batch_size` of about one length (queue.py). A full batch leaves at once. An
+idle engine starts at once too, unless what this very traffic has shown says that a wait pays (company.py), and
+then it waits `max_wait_ms` at most. A request at fault fails alone (isolation.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Protocol
+
+from targets.api import Answer, Request, UserError
+from targets.server.batching.company import Company
+from targets.server.batching.cost import BatchCost
+from targets.server.batching.deadlines import Deadlines
+from targets.server.batching.isolation import Faults, Isolation, Run, refuse
+from targets.server.batching.queue import BatchQueue, Waiting
+
+log = logging.getLogger("targets.server.batching")
+
+
+class QueueFull(Exception):
+    """As many requests wait as may; `retry_after_s` is about how long those will take."""
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        super().__init__(f"{waiting} requests are waiting, and the queue has no room for more; try again later")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(Exception):
+    """A request was not answered in time."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was not answered before its deadline; ask for less, or allow it more time")
+
+
+class Closed(Exception):
+    """No more requests are taken, or this one was still waiting when the batcher was ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
+class Policy(Protocol):
+    """How batches are made: `settings.Batching`."""
+
+    @property
+    def max_batch_size(self) -> int:
+        """Requests in a batch at most."""
+
+    @property
+    def max_wait_ms(self) -> float:
+        """The longest that a request waits for company while the engine is idle."""
+
+    @property
+    def max_queue(self) -> int:
+        """Requests that may wait."""
+
+
+class BatchObserver(Protocol):
+    """Who wants to know of batches."""
+
+    def ran(self, queued_s: Sequence[float], run_s: float) -> None:
+        """A batch was answered: how long each of its requests had waited, and how long the engine took."""
+
+
+class Batcher:
+    """Collects requests into batches for `run`, which is called by one task, a batch at a time.
+
+    Args:
+        run: the engine.
+        policy: the bounds.
+        length: the size of a request in any unit that its cost grows with (characters do); 1 for all if they do not.
+        compatible: requests with equal values can be in one batch.
+        observer: hears of every batch that was answered.
+        died: what `run` raises when the engine ended or hung: nobody knows which request was at fault.
+        unready: what it raises when it cannot run anything now: each request gets it, and nothing is tried again.
+        recovered: waits until an engine that died runs again, or raises that it will not. Without it the requests of
+            a batch that killed the engine get its exception at once.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        policy: Policy,
+        *,
+        length: Callable[[Request], int] = lambda _: 1,
+        compatible: Callable[[Request], Hashable] = lambda _: None,
+        observer: BatchObserver | None = None,
+        died: Faults = (),
+        unready: Faults = (),
+        recovered: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        self._policy, self._length, self._compatible, self._observer = policy, length, compatible, observer
+        self._isolation = Isolation(run, self._ran, died=died, unready=unready, recovered=recovered)
+        self._queue = BatchQueue()
+        self._running: Sequence[Waiting] = ()
+        self._deadlines = Deadlines(lambda: itertools.chain(self._queue, self._running), self._late)
+        self._cost = BatchCost()
+        self._company = Company(policy.max_wait_ms / 1000)
+        self._worker: asyncio.Task[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._enough = 1
+        self._closing = False
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    @property
+    def retry_after_s(self) -> float:
+        """About how long what waits now will take; 0 before the first batch was answered."""
+        batches = -(-len(self._queue) // self._policy.max_batch_size)
+        return batches * self._cost.mean_s
+
+    async def submit(self, request: Request, deadline: float | None = None) -> Answer:
+        """The answer to one request; `deadline` is a time of the event loop's clock.
+
+        Raises:
+            QueueFull, DeadlinePassed, Closed: it was not run, or not in time.
+            UserError: more inputs at once than the queue could ever hold.
+            Exception: what `run` raised for it alone.
+        """
+        item = self._admit((request,), deadline)[0]
+        try:
+            return await item.future
+        except asyncio.CancelledError:
+            self._leave(item)
+            raise
+
+    async def submit_all(self, requests: Sequence[Request], deadline: float | None = None) -> list[Answer]:
+        """The answers to several requests of one caller, in order: all of them are taken in, or none.
+
+        Raises as `submit` does; the first failure ends the wait, and the rest leave the queue.
+        """
+        items = self._admit(requests, deadline)
+        try:
+            return list(await asyncio.gather(*(item.future for item in items)))
+        except BaseException:
+            for item in items:
+                self._leave(item)
+            raise
+
+    async def drain(self) -> None:
+        """Take nothing in any more, and return when all that was accepted is answered.
+
+        Cancelling this ends the worker: what still waits then gets Closed.
+        """
+        self._closing = True
+        self._ring()
+        if self._worker is not None:
+            await self._worker
+
+    def _admit(self, requests: Sequence[Request], deadline: float | None) -> list[Waiting]:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._closing:
+            raise Closed
+        if len(requests) > self._policy.max_queue:
+            raise UserError(f"{len(requests)} inputs in one request, but the queue holds {self._policy.max_queue}")
+        if len(self._queue) + len(requests) > self._policy.max_queue:
+            raise QueueFull(len(self._queue), self.retry_after_s)
+        if deadline is not None and deadline <= now:
+            raise DeadlinePassed
+        items = [
+            Waiting(request, loop.create_future(), self._length(request), self._compatible(request), now, deadline)
+            for request in requests
+        ]
+        for item in items:
+            self._queue.add(item)
+            self._company.arrived(now)
+        if deadline is not None:
+            self._deadlines.watch(loop, deadline)
+        if self._worker is None:
+            self._worker = loop.create_task(self._work(), name="batcher")
+        elif len(self._queue) >= self._enough:
+            self._ring()
+        return items
+
+    def _leave(self, item: Waiting) -> None:
+        self._queue.leave(item)
+        item.abandon()
+
+    def _late(self, item: Waiting) -> None:
+        self._queue.leave(item)
+        item.refuse(DeadlinePassed())
+
+    async def _work(self) -> None:
+        try:
+            while await self._gather():
+                self._running = self._queue.take(self._policy.max_batch_size, self._cost.allowance)
+                await self._served(self._running)
+                self._running = ()
+        except Exception:  # nothing that a request can do: a mistake of ours, which must not stay unheard
+            log.exception("batcher_failed")
+            raise
+        finally:
+            self._closing = True
+            self._deadlines.stop()
+            for item in (*self._running, *self._queue):
+                item.refuse(Closed())
+
+    async def _served(self, batch: Sequence[Waiting]) -> None:
+        """Run a batch. What fails beside the engine (an observer, say) costs this batch at most, and is in the log."""
+        try:
+            await self._isolation.serve(batch)
+        except Exception as error:  # without this boundary one slip here would end every answer of the task for good
+            log.error("batch_failed", exc_info=error)
+            refuse(batch, error)
+
+    async def _gather(self) -> bool:
+        """Wait until there is a batch to run; False when there will be none."""
+        while not self._queue:
+            if self._closing:
+                return False
+            await self._rest(1)
+        waiting, full = len(self._queue), self._policy.max_batch_size
+        if waiting < full and not self._closing:
+            newcomers = self._company.wait_for(waiting, self._cost.call_s, asyncio.get_running_loop().time())
+            if newcomers:
+                await self._rest(min(waiting + newcomers, full), self._company.wait_s)
+        return True
+
+    async def _rest(self, enough: int, longest_s: float | None = None) -> None:
+        """Sleep until so many requests wait, or the time is over."""
+        loop = asyncio.get_running_loop()
+        self._wake, self._enough = loop.create_future(), enough
+        timer = None if longest_s is None else loop.call_later(longest_s, self._ring)
+        try:
+            await self._wake
+        finally:
+            self._wake, self._enough = None, 1
+            if timer is not None:
+                timer.cancel()
+
+    def _ring(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _ran(self, part: Sequence[Waiting], started: float, took: float) -> None:
+        self._cost.add(len(part) * max(item.length for item in part), took)
+        if self._observer is not None:
+            self._observer.ran([started - item.since for item in part], took)
