@@ -27,7 +27,7 @@ def burning(foreign: bool) -> Iterator[None]:
             yield
             process.kill()
         return
-    launcher = f"import subprocess, sys; print(subprocess.Popen({words!r}).pid, flush=True)"
+    launcher = f"import subprocess as s; print(s.Popen({words!r}, stdout=s.DEVNULL).pid)"
     told = subprocess.run(
         [sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True, check=True, start_new_session=True
     )
