@@ -163,7 +163,9 @@ class StreamingRunner(OddRunner):
 
 def deed(text: str) -> None:
     """Do what the first word says, if it is one of the deeds."""
-    DEEDS.get(text.partition(" ")[0], lambda _: None)(text)
+    word = text.partition(" ")[0]
+    if word in DEEDS:
+        DEEDS[word](text)
 
 
 class OddEngine:

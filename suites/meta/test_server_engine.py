@@ -571,3 +571,11 @@ def test_an_encoder_answers_as_its_runner(tmp_path: Path) -> None:
             assert found == runner.run(requests)
 
     played(play, (Engine(served, told, log=Lines()), Lines()))
+
+
+def test_a_process_that_ends_at_once_is_told(tmp_path: Path) -> None:
+    """A process that cannot even begin, for it is to import what is not there, fails the start with its last words."""
+    told = replace(settings(tmp_path), targets=("suites.meta.odd_engine", "no_such_module_of_mine"))
+    subject = Engine(ServedTask("sentiment", NAME, PLAIN), told, log=Lines())
+    with pytest.raises(EngineDied, match=r"did not start: exit code 1; it said: .*no_such_module_of_mine"):
+        asyncio.run(subject.start())

@@ -11,7 +11,7 @@ from targets.api import Answer, Device, Request, Unavailable, UserError
 from targets.server import allotment
 from targets.server.engine_errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
 from targets.server.engine_facts import EngineFacts, Timing, facts_of
-from targets.server.link import Job, Link, words
+from targets.server.link import Job, Link, within, words
 from targets.server.orders import here, order_of, preload_of, unavailable
 from targets.server.settings import ServedTask, Settings
 from targets.server.wire import Message
@@ -93,9 +93,7 @@ class Engine:
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Whether it is ready within so many seconds."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), timeout_s)
-        return self._ready.is_set()
+        return await within(self._ready, timeout_s)
 
     async def run(self, batch: Sequence[Request]) -> list[Answer]:
         """Answers to a batch, in order. When the caller is cancelled, a generator stops at its next token.

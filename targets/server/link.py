@@ -45,6 +45,23 @@ class Prints(asyncio.Protocol):
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=LINES)
         self._rest = ""
+        self._transport: asyncio.BaseTransport | None = None
+        self._whole = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It may begin to print."""
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
+        self._whole.set()
+
+    async def close(self) -> None:
+        """Wait for the last words; whoever still holds the other end is not waited for."""
+        if await within(self._whole, STACK_S) or self._transport is None:
+            return
+        self._transport.close()
+        await self._whole.wait()
 
     def data_received(self, data: bytes) -> None:
         """Keep what ends a line; of a line without an end only its start."""
@@ -71,6 +88,7 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._verdict: str | None = None
         self._ended = asyncio.Event()
+        self._closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
 
     @classmethod
@@ -95,9 +113,11 @@ class Link(asyncio.Protocol):
     def begin(self, message: Message, patience_s: float, on_piece: Callable[[str], None] | None = None) -> Job:
         """Send a job. After `patience_s` seconds without a sign of life the process is ended."""
         assert self._job is None, "a process does one job at a time"
-        assert self._transport is not None, "the process is gone"
         self._count += 1
         job = self._job = Job(self._count, patience_s, on_piece)
+        if self._transport is None:  # it ended before it was asked anything
+            self._over({"died": True})
+            return job
         loop = asyncio.get_running_loop()
         self._last_sign = loop.time()
         self._timer = loop.call_later(patience_s, self._look)
@@ -126,11 +146,13 @@ class Link(asyncio.Protocol):
 
     async def bury(self) -> str:
         """Wait for the end of the process and of what it started; returns how it ended."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), END_S)
+        await within(self._ended, END_S)
         self._kill()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), END_S)
+        await within(self._ended, END_S)
+        await self.prints.close()
+        if self._transport is not None:
+            self._transport.abort()
+        await self._closed.wait()
         if self._verdict:
             return self._verdict
         code = self._process.exitcode
@@ -153,6 +175,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The process is gone, or was told to go."""
         self._transport = None
+        self._closed.set()
         self._over({"died": True})
         self._on_lost(self)
 
@@ -204,6 +227,13 @@ class Link(asyncio.Protocol):
         if not self._ended.is_set():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, number)
+
+
+async def within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it happens within this time."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 def words(prints: Prints) -> dict[str, Any]:
