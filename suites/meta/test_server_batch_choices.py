@@ -18,18 +18,16 @@ from targets.server.batcher import Batcher
 @given(
     st.floats(1e-4, 0.1),
     st.floats(1e-7, 1e-3),
-    st.lists(st.integers(1, 2000), min_size=12, max_size=60).filter(lambda sizes: max(sizes) > 2 * min(sizes)),
+    st.lists(st.integers(1, 2000), min_size=12, max_size=60).filter(lambda sizes: max(sizes[-12:]) > 2 * sizes[-1]),
 )
 def test_the_cost_of_a_call_is_learnt(call_s: float, unit_s: float, sizes: list[int]) -> None:
     """From times that are a call and so much a unit, both are found; so is the padding that is worth a call."""
     cost = BatchCost()
     for size in sizes:
         cost.add(size, call_s + unit_s * size)
-    if cost.call_s is None:  # the sizes hardly differ
-        assert cost.allowance == math.inf
-        return
-    assert cost.call_s == pytest.approx(call_s, rel=1e-3, abs=1e-6 * unit_s * max(sizes))
-    assert cost.allowance == pytest.approx(call_s / unit_s, rel=1e-3, abs=1e-3)
+    rounding = 1e-3 * (call_s + unit_s * max(sizes))
+    assert cost.call_s == pytest.approx(call_s, abs=rounding)
+    assert cost.allowance == pytest.approx(call_s / unit_s, abs=rounding / unit_s)
 
 
 @given(st.integers(0, 1000), st.floats(1e-4, 1), st.integers(0, 100))
@@ -38,7 +36,7 @@ def test_nothing_is_learnt_from_batches_that_are_alike(size: int, seconds: float
     cost = BatchCost()
     for _ in range(count):
         cost.add(size, seconds)
-    assert (cost.call_s, cost.allowance) == (None, math.inf)
+    assert (cost.call_s, cost.allowance) == (0.0, math.inf)
     assert cost.mean_s == pytest.approx(seconds if count else 0.0)
 
 
@@ -48,8 +46,22 @@ def test_any_times_give_a_cost_that_can_be_used(runs: list[tuple[int, float]]) -
     cost = BatchCost()
     for size, seconds in runs:
         cost.add(size, seconds)
-    assert cost.call_s is None or 0 <= cost.call_s < math.inf
+    assert 0 <= cost.call_s < math.inf
     assert cost.allowance >= 0
+
+
+def test_noisy_times_prove_little() -> None:
+    """Of times that vary by half, 9 times out of 10 a call is said to cost no more than it does, and no less."""
+    draw = random.Random(1)
+    too_dear = too_cheap = 0
+    for _ in range(200):
+        cost = BatchCost()
+        for _ in range(200):
+            size = draw.randint(300, 500)
+            cost.add(size, (0.002 + 1e-5 * size) * draw.uniform(0.5, 1.5))
+        too_dear += cost.call_s > 0.002
+        too_cheap += cost.allowance < 200
+    assert max(too_dear, too_cheap) <= 20, (too_dear, too_cheap)
 
 
 def test_what_was_learnt_first_is_forgotten() -> None:
@@ -60,7 +72,7 @@ def test_what_was_learnt_first_is_forgotten() -> None:
         for _ in range(400):
             size = draw.randint(1, 100)
             cost.add(size, call_s + 1e-5 * size)
-        assert cost.call_s == pytest.approx(call_s, rel=0.05)
+        assert cost.call_s == pytest.approx(call_s, rel=0.15)
 
 
 def test_a_few_batches_prove_nothing() -> None:
@@ -68,7 +80,7 @@ def test_a_few_batches_prove_nothing() -> None:
     cost = BatchCost()
     for size in range(1, int(ENOUGH)):
         cost.add(size, 0.001 * size)
-    assert cost.call_s is None
+    assert (cost.call_s, cost.allowance) == (0.0, math.inf)
 
 
 @pytest.mark.parametrize(("waiting", "call_s", "pays"), [(1, 0.001, True), (1, 0.0005, False), (8, 0.001, False)])
@@ -82,7 +94,7 @@ def test_a_wait_has_to_pay(waiting: int, call_s: float, pays: bool) -> None:
         company.arrived(moment + 0.5)  # too late to be company
     assert company.expected == pytest.approx(2, abs=0.01)
     assert bool(company.wait_for(waiting, call_s, 100)) is pays
-    assert company.wait_for(waiting, None, 200) == 0
+    assert company.wait_for(waiting, 0.0, 200) == 0
 
 
 @pytest.mark.parametrize("wait_ms", [0.0, 2.0])

@@ -12,7 +12,26 @@ from hypothesis import strategies as st
 
 from targets.server.cache import MemoryCache, cost, identity, key, pack, unpack
 
-NEAR = (0, 0.0, -0.0, False, None, "", "0", [], {}, [0], [False], "null", {"a": 0}, {"a": None}, 1, True, 1.0, "1")
+NEAR: tuple[Any, ...] = (
+    0,
+    0.0,
+    -0.0,
+    False,
+    None,
+    "",
+    "0",
+    [],
+    {},
+    [0],
+    [False],
+    "null",
+    {"a": 0},
+    {"a": None},
+    1,
+    True,
+    1.0,
+    "1",
+)
 """Values that are easily mistaken for each other."""
 REQUESTS = st.dictionaries(st.sampled_from(("a", "b", "text")), st.sampled_from(NEAR), max_size=3)
 ANSWERS = st.dictionaries(

@@ -143,11 +143,12 @@ def test_a_busy_process_does_not_blame_redis(redis: RedisServer) -> None:
     async def main() -> None:
         async with opened(redis.url, timeout_s=TIMEOUT_S) as cache:
             await until_kept(cache, KEY, b"{}")
-            asking = asyncio.create_task(cache.get(KEY))
-            await asyncio.sleep(0)
-            time.sleep(0.1)  # as a long computation in the loop would
-            await asking
-            assert cache.available
+            for steps in range(8):  # so that it strikes in every phase of an exchange
+                asking = asyncio.create_task(cache.get(KEY))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                time.sleep(0.05)  # as a long computation in the loop would
+                assert await asking == b"{}"
 
     asyncio.run(main())
 
@@ -179,7 +180,7 @@ def test_closing_does_not_wait_for_a_frozen_redis(redis: RedisServer) -> None:
                 await cache.put(f"{number:064}", b"{}")
             await asyncio.sleep(0)
             began = time.perf_counter()
-        assert time.perf_counter() - began < 2 * NOTICEABLE_S
+        assert time.perf_counter() - began < redis_cache.GIVEN_UP_S + NOTICEABLE_S
         assert await asyncio.gather(*asking) == [None] * 20
 
     asyncio.run(main())

@@ -84,7 +84,7 @@ def test_a_cancelled_follower_disturbs_nobody() -> None:
         leader, gone, stays = (asyncio.create_task(flights.do("a", make)) for _ in range(3))
         await settle()
         gone.cancel()
-        assert await asyncio.gather(leader, stays) == ["value 1"] * 2
+        assert [await leader, await stays] == ["value 1"] * 2
 
     run(main())
 
@@ -156,13 +156,13 @@ def test_whoever_stays_gets_a_value(visits: list[tuple[float, float | None, str]
         flights: SingleFlight[str] = SingleFlight()
         makers = {name: Maker() for name in "ab"}
 
-        async def call(come: float, leave: float | None, name: str) -> str:
+        async def call(come: float, leave: float | None, name: str) -> str | BaseException:
             await asyncio.sleep(come)
             make: Callable[[], Awaitable[str]] = makers[name]
             task = asyncio.ensure_future(flights.do(name, make))
             if leave is not None:
                 asyncio.get_running_loop().call_later(leave, task.cancel)
-            return (await asyncio.gather(task, return_exceptions=True))[0] or ""
+            return (await asyncio.gather(task, return_exceptions=True))[0]
 
         found = await asyncio.gather(*(call(*visit) for visit in visits))
         for (_, leave, _), value in zip(visits, found, strict=True):

@@ -28,12 +28,12 @@ class Company:
             self._settle(now)
             self._newcomers += 1
 
-    def wait_for(self, waiting: int, call_s: float | None, now: float) -> int:
+    def wait_for(self, waiting: int, call_s: float, now: float) -> int:
         """How many newcomers the requests now waiting should wait for, `wait_s` at most; 0: start at once."""
         self._settle(now)
         if self._since is None:
             self._since, self._newcomers = now, 0
-        pays = self.expected * (call_s or 0.0) > waiting * self.wait_s
+        pays = self.expected * call_s > waiting * self.wait_s
         return max(1, round(self.expected)) if pays else 0
 
     def _settle(self, now: float) -> None:

@@ -2,7 +2,8 @@
 
 The time of a batch is close to a fixed part (the call: a pipe, a framework, kernel launches) and a part that grows
 with its padded size. From the two follow the batcher's two choices: how much padding is cheaper than one more call,
-and whether an idle engine should wait for company.
+and whether an idle engine should wait for company. Both are made only as far as the times prove them: of the interval
+in which the fixed part lies, each choice takes the end that leaves things as they are.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import math
 MEMORY = 0.98
 """The weight that each older batch keeps: some 50 batches are remembered."""
 ENOUGH = 8.0
-"""Batches before the first estimate."""
-SPREAD = 0.02
-"""The least variance of the sizes, relative to their squared mean, from which a slope can be told."""
+"""Weight of the batches before the first estimate."""
+ERRORS = 2.0
+"""Standard errors on either side of an estimate: an interval of about 95 %."""
+ALIKE = 1e-6
+"""A variance of the sizes, relative to their squared mean, that is no more than rounding."""
 
 
 class BatchCost:
     """Weighted least squares of seconds over padded size, newer batches weighing more."""
 
     def __init__(self) -> None:
-        self._weight = self._size = self._seconds = self._squares = self._products = 0.0
-        self.call_s: float | None = None
-        """Seconds of a call without its contents; None while unknown."""
+        self._weight = self._size = self._seconds = 0.0
+        self._sizes = self._products = self._squares = 0.0
+        self.call_s = 0.0
+        """Seconds that a call takes at least, without its contents; 0 while unknown."""
         self.allowance = math.inf
-        """Padding that costs as much as a call, in units of size; infinite while unknown."""
+        """Padding that costs as much as a call at most, in units of size; infinite while unknown."""
 
     @property
     def mean_s(self) -> float:
@@ -37,11 +41,22 @@ class BatchCost:
         self._weight = self._weight * MEMORY + 1
         self._size = self._size * MEMORY + size
         self._seconds = self._seconds * MEMORY + seconds
-        self._squares = self._squares * MEMORY + size * size
+        self._sizes = self._sizes * MEMORY + size * size
         self._products = self._products * MEMORY + size * seconds
-        variance = self._weight * self._squares - self._size * self._size
-        if self._weight < ENOUGH or variance <= SPREAD * self._size * self._size:  # equal: all sizes are 0
+        self._squares = self._squares * MEMORY + seconds * seconds
+        if self._weight >= ENOUGH:
+            self._estimate()
+
+    def _estimate(self) -> None:
+        weight = self._weight
+        size, seconds = self._size / weight, self._seconds / weight
+        spread = self._sizes / weight - size * size
+        if spread <= ALIKE * size * size:
             return  # what was learnt from sizes that differed still holds
-        slope = max(0.0, (self._weight * self._products - self._size * self._seconds) / variance)
-        self.call_s = max(0.0, (self._seconds - slope * self._size) / self._weight)
-        self.allowance = self.call_s / slope if slope else math.inf
+        covariance = self._products / weight - size * seconds
+        slope = max(0.0, covariance / spread)
+        call_s = seconds - slope * size
+        unexplained = max(0.0, self._squares / weight - seconds * seconds - slope * covariance)
+        error = ERRORS * math.sqrt(unexplained / weight * (1 + size * size / spread))
+        self.call_s = max(0.0, call_s - error)
+        self.allowance = max(0.0, call_s + error) / slope if slope else math.inf
