@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-DENIAL = {"websocket.http.response": {}}
+DENIAL: dict[str, dict[str, str]] = {"websocket.http.response": {}}
 
 
 @dataclass

@@ -156,9 +156,14 @@ class OddRunner(Closing):
 class StreamingRunner(OddRunner):
     """One that can tell what it writes while it writes."""
 
-    def stream(self, request: Request, say: Callable[[str], None]) -> Answer:
+    def stream(self, request: Request, say: Callable[[str], None], tick: Tick = no_tick) -> Answer:
         """Word by word."""
-        return self._write(request, say)
+
+        def tell(piece: str) -> None:
+            tick()
+            say(piece)
+
+        return self._write(request, tell)
 
 
 def deed(text: str) -> None:

@@ -31,7 +31,7 @@ SOURCES = [
 
 def argument(name: str, text: str = DOCKERFILE) -> str:
     """What the last instruction of a name says."""
-    return re.findall(rf"^{name} (.*)$", re.sub(r"\\\n\s*", " ", text), re.M)[-1]
+    return str(re.findall(rf"^{name} (.*)$", re.sub(r"\\\n\s*", " ", text), re.M)[-1])
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -99,7 +99,7 @@ def test_the_context_holds_what_is_copied() -> None:
 
 
 def printed(extras: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, DEPLOY / "requirements.py", extras]
+    command = [sys.executable, str(DEPLOY / "requirements.py"), extras]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 

@@ -241,6 +241,25 @@ def test_the_first_failure_ends_a_request() -> None:
     with_service(use)
 
 
+def test_deadlines_that_are_over_at_once() -> None:
+    """In uvloop too, where a timer that is due at once is none, a deadline of no time is told as what it is."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        service = Service(settings(), engine=MADE_UP)
+        await service.start()
+        for within_s in (1e-7, 1e-4):
+            with pytest.raises(DeadlinePassed):
+                await service.answers("sentiment", [text(each) for each in "abcd"], within_s)
+        await service.close()
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
 def test_a_full_queue_refuses() -> None:
     """Beyond the bound, requests are refused at once, with the time to wait."""
 

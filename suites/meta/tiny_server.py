@@ -116,7 +116,7 @@ def main(told: dict[str, Any]) -> int:
     if told.get("parser"):
         from uvicorn.importer import import_from_string
 
-        serve.AutoHTTPProtocol = import_from_string(told["parser"])  # type: ignore[misc]
+        vars(serve)["AutoHTTPProtocol"] = import_from_string(told["parser"])
     logs.configure(told.get("level", "info"))
     drain = Drain()
     app = protect.protect(Tiny(told.get("start", "ok")), drain, max_body_bytes=1 << 20, body_s=told.get("body_s", 30))

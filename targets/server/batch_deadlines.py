@@ -17,14 +17,16 @@ class Deadlines:
 
     def __init__(self, open_requests: Callable[[], Iterable[Waiting]], passed: Callable[[Waiting], None]) -> None:
         self._open, self._passed = open_requests, passed
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # kept here: of a timer that is due at once, uvloop's handle does not tell when
 
     def watch(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
         """A request with this deadline has come."""
         if self._timer is not None:
-            if self._timer.when() <= deadline:
+            if self._due <= deadline:
                 return
             self._timer.cancel()
+        self._due = deadline
         self._timer = loop.call_at(deadline, self._ring, loop, deadline)
 
     def stop(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 ROOM = select.PIPE_BUF
 """Bytes that a pipe which reports room takes at once, without blocking the writer (POSIX pipe(7), PIPE_BUF)."""
 OWN = "targets.server"
+ENCODER = json.JSONEncoder(default=str)
 
 
 class JsonLine(logging.Formatter):
@@ -38,12 +39,12 @@ class JsonLine(logging.Formatter):
         }
         if record.exc_info and record.exc_info[1] is not None:
             line["exception"] = without_message(record.exc_info[1])
-        return json.dumps(line, default=str)
+        return ENCODER.encode(line)
 
 
 def without_message(error: BaseException) -> list[dict[str, Any]]:
     """An exception and its causes, the last one first: the type of each, and its frames as `file:line function`."""
-    told = []
+    told: list[dict[str, Any]] = []
     seen: BaseException | None = error
     while seen is not None and len(told) < 8:
         frames = traceback.extract_tb(seen.__traceback__)
@@ -132,6 +133,10 @@ def configure(level: str, descriptor: int | None = None) -> LineWriter:
     root.setLevel(logging.INFO if wanted <= logging.DEBUG else max(wanted, logging.WARNING))
     logging.getLogger(OWN).setLevel(wanted)
     logging.captureWarnings(True)
+    # No line says which thread or source line it is from, so that nobody need look it up (Python's logging HOWTO,
+    # "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     return writer
 
 

@@ -37,4 +37,4 @@ class SameOrigin:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if not origin or "*" in self.allowed or origin in self.allowed:
             return True  # no browser sends a cross-origin request without naming the origin
-        return urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1")
+        return bool(urlsplit(origin).netloc == headers.get(b"host", b"").decode("latin-1"))

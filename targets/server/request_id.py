@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,7 +23,7 @@ class RequestId:
         """One ASGI connection."""
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        name = given(scope) or uuid.uuid4().hex.encode()
+        name = given(scope) or os.urandom(16).hex().encode()
         scope.setdefault("state", {})["request_id"] = name.decode()
 
         async def named(message: Message) -> None:
