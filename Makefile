@@ -20,13 +20,13 @@ LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
 export LLAMA_CPP_DIR ?= $(TOOLS)
 
-.PHONY: bench test power server report models lint clean llama-tools
+.PHONY: bench test power server serving report models lint clean llama-tools
 
 bench: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
 	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
-test: .venv/installed .venv/llama
+test: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest suites/meta -m "not alone" -n $(TESTERS) --dist loadfile $(ARGS) || test $$? -eq 5
 	$(BIN)/python -m pytest suites/meta -m alone $(ARGS) || test $$? -eq 5
 
@@ -62,6 +62,16 @@ lint: .venv/installed
 	$(PYTHON) -m venv $(VENV_FLAGS) .venv
 	$(if $(JETSON),mkdir -p build && $(BIN)/python -m pip list --format=freeze | grep -iE '^(torch|torchvision|torchaudio|onnxruntime-gpu|tensorrt)==' > build/installed.txt || true)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[$(EXTRAS),dev]'
+	@touch $@
+
+# What the server must hold, how fast it is and what breaks it. Started here, or ARGS="--url http://board:8000".
+serving: .venv/serving .venv/llama
+	$(BIN)/python -m pytest suites/serving --build=$(BUILD) $(ARGS)
+
+.venv/serving: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[serving]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[mlperf]' \
+	|| echo 'MLPerf LoadGen could not be installed, so its tests are skipped: it needs a C++ compiler where pip has no wheel of it'
 	@touch $@
 
 .venv/server: .venv/installed

@@ -6,10 +6,10 @@ import numpy as np
 
 from fixtures.baseline.launch import Launch
 
-KERNELS = ("matmul", "copy", "gather", "hash", "python")
 
-
-def launch(draw: np.random.Generator, speed: float = 1.0, waited: float = 0.0, case: float = 1.0) -> Launch:
+def launch(
+    draw: np.random.Generator, speed: float = 1.0, waited: float = 0.0, case: float = 1.0, foreign: float | None = None
+) -> Launch:
     """A process on a machine whose times are all `speed` times longer; the case's alone `case` times.
 
     A launch lies up to a few per cent off for its whole life; a lap is noisy, and one in ten takes much longer.
@@ -24,10 +24,11 @@ def launch(draw: np.random.Generator, speed: float = 1.0, waited: float = 0.0, c
     return Launch(
         samples=samples,
         hurt={name: [[0] * len(row) for row in rows] for name, rows in samples.items()},
-        yard={name: [laps(0.5 * speed, 4) for _ in range(12)] for name in KERNELS},
+        yard={name: [laps(0.5 * speed, 4) for _ in range(12)] for name in ("hash", "threads", "gather")},
         waited=waited,
         facts={"load_s": 0.2 * speed * float(np.exp(draw.normal(0, 0.05))), "peak_memory_mb": 80.0},
         seconds=1.0,
+        foreign=foreign,
     )
 
 

@@ -11,7 +11,7 @@ LAYERS = ("targets", "fixtures", "suites")
 """From the bottom up: each may import itself and those before it."""
 SIBLINGS = ("tasks", "backends", "optimizations", "devices", "probes")
 LAZY = {"torch", "transformers", "tokenizers", "onnx", "onnxruntime", "optimum", "llama_cpp", "datasets", "matplotlib"}
-LAZY |= {"pynvml", "jtop", "litserve", "mlperf_loadgen"}
+LAZY |= {"pynvml", "jtop", "mlperf_loadgen"}
 """Imported inside functions only: collecting must stay fast, and no extra is needed to collect."""
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 CORE = [path for path in MODULES if path.relative_to(ROOT).parts[0] != "suites"]

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from fixtures.baseline import key as baseline_key
+from fixtures.baseline import launches
 from fixtures.baseline.conditions import compared, conditions
 from fixtures.baseline.key import accepted, clocks_policy, differences
+from fixtures.baseline.launches import Others
 from fixtures.baseline.store import Baseline, Entry, file_of, merged, not_measured
+from fixtures.telemetry import own_cpu
 from suites.meta.runs import Run, arguments, run
 from suites.meta.sample_launches import series
 from targets.api import UserError
@@ -36,8 +40,8 @@ def test_a_baseline_reads_back(tmp_path: Path) -> None:
     ("spoil", "told"),
     [
         (lambda text: text[: len(text) // 2], "truncated or not JSON"),
-        (lambda text: text.replace('"schema": 1', '"schema": 7'), "should hold a baseline of schema 1, has 7"),
-        (lambda _: "[]", "should hold a baseline of schema 1, has none"),
+        (lambda text: text.replace('"schema": 2', '"schema": 7'), "should hold a baseline of schema 2, has 7"),
+        (lambda _: "[]", "should hold a baseline of schema 2, has none"),
         (lambda text: text.replace('"profile": "cpu"', '"profile": "jetson-thor"'), "of jetson-thor, not of cpu"),
         (lambda text: text.replace('"waited"', '"waned"'), "launch 1: "),
     ],
@@ -265,6 +269,24 @@ def test_real_launches(tmp_path: Path) -> None:
         assert rounds.pop() >= 6
         assert each.facts["load_s"] >= 0
         assert 0 <= each.waited <= 1
+
+
+def test_others_are_told_from_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cores that this process keeps busy are not foreign; those that the machine was busy beyond that are."""
+    foreign = [0.0]
+    monkeypatch.setattr(launches, "busy_s", lambda: own_seconds() + foreign[0])
+    both = Others(""), Others("it cannot be told")
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass
+    assert both[0].cores() == 0
+    foreign[0] = 0.3
+    assert 0.5 < (both[0].cores() or 0) < 1
+    assert both[1].cores() is None
+
+
+def own_seconds() -> float:
+    return sum(used.seconds for used in own_cpu.tree().values())
 
 
 @pytest.mark.parametrize(

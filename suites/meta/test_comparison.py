@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.baseline.comparison import FOREIGN, compare, confirm, location, low_quantile
+from fixtures.baseline.launch import Launch, Rows
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 
@@ -72,6 +73,39 @@ def test_foreign_load_voids(then: float, now: float, told: str) -> None:
     assert told in found.reason
     assert "60%" in found.reason
     assert f"{FOREIGN:.0%}" in found.reason
+
+
+def test_cores_that_others_took_void_too() -> None:
+    """Other processes may leave the yardstick its core, and an engine of many threads not all of its own."""
+    found = compare("latency_ms", series(1), crowded(series(2, case=1.5), 8))
+    assert found.outcome is Outcome.INVALID
+    assert "other processes took 0.6 cores" in found.reason
+
+
+def test_disturbed_launches_are_left_out() -> None:
+    """Where enough launches are left, those during which others worked count for nothing."""
+    slow = series(3, case=1.5)
+    found = compare("latency_ms", series(1), [*series(2), *crowded(slow, len(slow))])
+    assert found.outcome is Outcome.PASS
+    assert found.ratio.value == pytest.approx(1, abs=0.03)
+
+
+def test_cores_that_are_none_void_too() -> None:
+    """Where all cores together do no more than one of them, others have the rest, though no process shows it."""
+    slow = series(2, case=1.5)
+    shared = [replace(each, yard={**each.yard, "threads": twice(each.yard["hash"])}) for each in slow]
+    found = compare("latency_ms", series(1), shared)
+    assert found.outcome is Outcome.INVALID
+    assert "all cores at once took 2." in found.reason
+
+
+def twice(rows: Rows) -> Rows:
+    return [[2.2 * lap for lap in row] for row in rows]
+
+
+def crowded(launches: list[Launch], count: int) -> list[Launch]:
+    """The first launches beside others' work."""
+    return [replace(each, foreign=0.6 if place < count else 0.0) for place, each in enumerate(launches)]
 
 
 def test_foreign_load_does_not_void_memory() -> None:

@@ -102,13 +102,13 @@ def leaves(value: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_a_fresh_text_is_in_the_text(name: str) -> None:
-    """A number changes the one text that may vary, and nothing else."""
+    """A mark changes the one text that may vary, and nothing else."""
     messages = [{"role": "system", "content": "c"}, {"role": "user", "content": "u\n"}]
     texts = {"text": 'a "b" \\ é', "question": "q?", "context": 'c "d"', "prompt": "p"}
     request = {**texts, "messages": messages, "max_tokens": 3}
     call = ENDPOINTS[name].call(request)
     assert json.loads(call.text(None)) == ENDPOINTS[name].body(request)
-    pairs = zip(leaves(json.loads(call.text(None))), leaves(json.loads(call.text(17))), strict=True)
+    pairs = zip(leaves(json.loads(call.text(None))), leaves(json.loads(call.text("17"))), strict=True)
     changed = [(plain, fresh) for plain, fresh in pairs if plain != fresh]
     assert changed == [(ENDPOINTS[name].varied(request), f"{ENDPOINTS[name].varied(request)} 17")]
 

@@ -250,7 +250,7 @@ def test_a_soak_needs_its_minutes(tmp_path: Path) -> None:
     words = arguments(tmp_path, "plain")
     found = run(tmp_path / "build", *words, "suites/soak")
     assert found.code == pytest.ExitCode.USAGE_ERROR
-    assert found.errors == ["ERROR: suites/soak needs to know for how long: --soak MINUTES"]
+    assert found.errors == ["ERROR: suites/soak/test_soak.py needs to know for how long: --soak MINUTES"]
     for minutes in ("0", "-1", str(math.nan)):
         refused = run(tmp_path / "build", *words, f"--soak={minutes}")
         assert refused.code == pytest.ExitCode.USAGE_ERROR

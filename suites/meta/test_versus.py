@@ -213,10 +213,10 @@ def test_a_named_backend_must_be_there(tmp_path: Path) -> None:
 
 
 def test_without_another_side_nothing_is_compared(tmp_path: Path) -> None:
-    """Without --versus the comparison is a skip that says how to ask for one."""
+    """Without --versus there is no comparison; asked for by its file, it says which option is missing."""
     found = run(tmp_path / "build", *arguments(tmp_path, "plain"), TEST)
-    (text,) = found.cases["plain"]["checks"].values()
-    assert text.startswith("skipped: nothing to compare with: --versus PYTHON")
+    assert found.code == pytest.ExitCode.USAGE_ERROR
+    assert found.errors == [f"ERROR: {TEST} needs another side: --versus PYTHON or --versus-model TASK=DIR"]
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:

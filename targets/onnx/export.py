@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -45,4 +46,18 @@ def convert(optimization: Optimization, plain: Path, folder: Path, device: Devic
     shutil.copytree(plain, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.onnx*", "manifest.json"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        find_tools()
         optimization.convert_onnx(plain, folder, device)
+
+
+def find_tools() -> None:
+    """Let ONNX Runtime's tools find each other: they import one another by bare names.
+
+    For that their package puts its folder on `sys.path`; but multiprocessing sets the path of a fork anew, so that a
+    process whose fork server has imported the package lacks it.
+    """
+    import onnxruntime.transformers as tools
+
+    folder = str(Path(tools.__file__ or "").parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
