@@ -11,7 +11,6 @@ import os
 import signal
 from types import FrameType
 
-from targets import import_path
 from targets.process_end import at_death_of_parent, end_children
 from targets.registry import backends, optimizations, tasks
 
@@ -27,6 +26,5 @@ for registry in (tasks, backends, optimizations):
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGUSR2, end)
 at_death_of_parent(signal.SIGUSR2)
-import_path.remember()
 gc.collect()
 gc.freeze()  # what is here by now is never garbage, and forks share it

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from targets import import_path, model_files
+from targets import model_files
 from targets.api import Device, ModelFiles, Request, Runner, Task, Unavailable, Unsupported, UserError, no_tick
 from targets.artifacts import size_mb
 from targets.generation import GeneratorTask
@@ -174,7 +174,6 @@ JOBS: dict[str, Callable[..., Message]] = {
 
 def serve(control: socket.socket, said: socket.socket, order: Order) -> None:
     """The main function of an engine's process."""
-    import_path.restore()
     os.setsid()  # helpers that a target starts die with our group
     follow_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to a whole group of processes: the server ends us in its time
