@@ -88,10 +88,10 @@ def test_no_worse_than(other: str, duel: Duel, serving: Ledger) -> None:
     """Same model, same load, in turns: throughput and P99 are no worse than the opponent's, and one is better."""
     if other not in duel.names:
         pytest.skip(f"{other} is not installed: {opponents.HINT}")
+    assert not duel.trouble(), duel.trouble()
     rate, tail = duel.gain(other, per_s, more_is_better=True), duel.gain(other, p99_ms, more_is_better=False)
     told = f"throughput {rate.value:.2f} x [{rate.low:.2f}, {rate.high:.2f}], P99 {tail.value:.2f} x better"
     serving.figures[f"against {other}"] = f"{told} [{tail.low:.2f}, {tail.high:.2f}]; {duel.told()}"
-    assert not duel.trouble(), duel.trouble()
     for name, gain in (("throughput", rate), ("P99", tail)):
         assert gain.value is not None
         assert gain.high is not None
