@@ -19,7 +19,7 @@ from targets.server.engine.worker import Order
 LINES, TOLD, LINE = 60, 12, 300
 """How much is kept of what a process prints: the last lines, of which so many are told, each cut to this length."""
 NOISE = re.compile(
-    r'/multiprocessing/|/threading\.py"|/server/worker\.py", line \d+ in (serve|outcome)|/process_end\.py"'
+    r'/multiprocessing/|/threading\.py"|/engine/worker\.py", line \d+ in (serve|outcome)|/process_end\.py"'
     r'|File "<string>"|Extension modules:'
 )
 """What says nothing of the target: the frames below it, other threads, and faulthandler's list of modules."""
