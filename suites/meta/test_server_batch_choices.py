@@ -113,28 +113,6 @@ def test_a_lone_client_never_waits_for_company(wait_ms: float) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("later_ms", "starts_ms"), [((), 2.0), ((0.5,), 2.0), ((0.5, 0.7, 0.9), 0.9)])
-def test_company_is_awaited_so_long_and_no_longer(later_ms: tuple[float, ...], starts_ms: float) -> None:
-    """Where four come together as a rule, one waits `max_wait_ms` for the others, and less once all are there."""
-
-    async def main() -> float:
-        loop = asyncio.get_running_loop()
-        engine = TimedEngine(0.01, 2e-6)
-        batcher = Batcher(engine.run, Policy(4, 2.0, 16), length=length)
-
-        async def come(after_s: float, text: str) -> None:
-            await asyncio.sleep(after_s)
-            await batcher.submit(ask(text))
-
-        for number in range(40):
-            await asyncio.gather(*(come(1e-4 * client, "x" * (number % 20 + 1)) for client in range(4)))
-        began = loop.time()
-        await asyncio.gather(*(come(after_ms / 1000, "y") for after_ms in (0.0, *later_ms)))
-        return next(start for start, _, batch in engine.calls if batch[0]["text"] == "y") - began
-
-    assert run(main()) * 1000 == pytest.approx(starts_ms)
-
-
 def rate(clients: int, wait_ms: float, call_s: float, unit_s: float) -> float:
     """Requests per second of so many clients that each ask again 0.2 to 0.5 ms after an answer."""
 
