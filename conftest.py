@@ -1,5 +1,9 @@
 """The fixture modules of the suite; each stands after those it imports."""
 
+import os
+
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")  # where selenium is, its trio would be imported at each start
+
 pytest_plugins = [
     "fixtures.options",
     "fixtures.session",
