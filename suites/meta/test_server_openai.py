@@ -151,6 +151,9 @@ def test_a_sample_without_a_seed_is_a_new_one() -> None:
     ("path", "given", "param"),
     [
         (CHAT, {"n": 2}, "n"),
+        (CHAT, {"n": True}, "n"),
+        (CHAT, {"logprobs": 0}, "logprobs"),
+        (CHAT, {"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
         (CHAT, {"tools": [{"type": "function"}]}, "tools"),
         (CHAT, {"logprobs": True}, "logprobs"),
         (CHAT, {"response_format": {"type": "json_object"}}, "response_format"),

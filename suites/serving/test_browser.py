@@ -179,6 +179,14 @@ def test_a_server_that_is_gone_is_told(browser: Chrome, own_server: StartServer)
     assert "cannot be reached" in said
 
 
+def test_the_document_is_read_offline(page: Page, served: Server) -> None:
+    """The API's document at /docs shows its operations, with scripts from this server alone."""
+    page.browser.get(served.url + "/docs")
+    page.until(lambda: len(page.all(".opblock")) > 5, "the operations are shown")
+    page.show("docs")
+    assert not complaints(page.browser)
+
+
 def test_the_page_is_whole(page: Page) -> None:
     """The page loads nothing from elsewhere, is named, and each of its fields has a label."""
     loaded = page.browser.execute_script("return performance.getEntriesByType('resource').map((each) => each.name)")

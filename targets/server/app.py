@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,13 +30,12 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
     """
     service = service or Service(settings)
     document = Document(settings)
-    app = FastAPI(
+    app = FastAPIOffline(  # boards are often offline: FastAPI's own /docs would fetch its script from a CDN
         title="Edge NLP server",
         version="1",
         description=ABOUT,
         lifespan=lifespan(service),
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.router.redirect_slashes = False
     app.state.service = service

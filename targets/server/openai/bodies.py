@@ -33,9 +33,12 @@ def only(told: str) -> WrapValidator:
 
     def check(value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
-            return handler(value)
+            found = handler(value)
         except ValidationError:
             raise PydanticCustomError("unsupported", told) from None
+        if isinstance(found, bool) is not isinstance(value, bool):  # 0 is no false and true no 1 in JSON
+            raise PydanticCustomError("unsupported", told)
+        return found
 
     return WrapValidator(check)
 
@@ -86,7 +89,7 @@ class ChatMessage(Options):
     model_config = ConfigDict(extra="ignore")
     role: Annotated[Literal["system", "developer", "user", "assistant"], only(f"should be {', '.join(ROLES)}")]
     content: Annotated[
-        Union[Annotated[str, Tag(ONE)], Annotated[list[TextPart], Tag(MANY)]],
+        Union[Annotated[str, Field(min_length=1), Tag(ONE)], Annotated[list[TextPart], Tag(MANY)]],
         Discriminator(count, "text_or_parts", "should be a string, or a list of parts of the type text"),
     ] = Field(description="What was said.")
     tool_calls: NoTools = None
