@@ -16,7 +16,7 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from suites.meta.talking_engine import TalkingEngine
 from targets.server.app import create_app
 from targets.server.chat.session import Manners
-from targets.server.guards.connection import held
+from targets.server.guards.web_socket import held
 from targets.server.routes.chat import Chats
 from targets.server.service import Service
 from targets.server.settings import Limits, ServedTask, Settings

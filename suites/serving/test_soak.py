@@ -32,6 +32,7 @@ MOST_DESCRIPTORS = 3
 CHAT_PAUSE_S = 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local")
 def test_soak(own_server: StartServer, serving: Ledger, pytestconfig: pytest.Config) -> None:
     """Under minutes of mixed load memory does not grow, no descriptor is kept, and every answer is well-formed."""

@@ -14,7 +14,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from targets.server.guards.drain import TURNS
 from targets.server.guards.guard import HEADER_BYTES
 from targets.server.guards.logs import Tally
 from targets.server.guards.refusal import Headers, bare
@@ -181,25 +180,6 @@ class Watched:
             self._timer = None
 
 
-class Held:
-    """Mixed into a WebSocket protocol class of uvicorn by `held`: a turn that has begun is finished."""
-
-    scope: Any = None
-
-    def shutdown(self) -> None:
-        """The server stops."""
-        turns = ((self.scope or {}).get("state") or {}).get(TURNS)
-        if turns and turns.count:
-            turns.then = super().shutdown  # type: ignore[misc]
-        else:
-            super().shutdown()  # type: ignore[misc]
-
-
 def watched(base: type[asyncio.Protocol], limits: ConnectionLimits) -> type[asyncio.Protocol]:
     """An HTTP protocol class of uvicorn with these limits, which all its connections share."""
     return type(f"Watched{base.__name__}", (Watched, base), {"limits": limits})
-
-
-def held(base: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
-    """A WebSocket protocol class of uvicorn that lets turns end."""
-    return type(f"Held{base.__name__}", (Held, base), {})

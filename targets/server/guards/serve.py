@@ -22,9 +22,10 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 
 from targets.api import UserError
-from targets.server.guards.connection import ConnectionLimits, held, watched
+from targets.server.guards.connection import ConnectionLimits, watched
 from targets.server.guards.drain import Drain
 from targets.server.guards.listening import BACKLOG, url
+from targets.server.guards.web_socket import held
 
 LOG = logging.getLogger("targets.server")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
