@@ -31,7 +31,7 @@ class TalkingEngine:
     def __init__(self, served: ServedTask, settings: Settings, *, log: Any) -> None:
         self.served = served
         self.state = "ready"
-        self.restarts = 0
+        self.restarts, self.ahead = 0, False
         self.pid = None
         self.last_timing = Timing(0.0, None)
         self.asked: list[Request] = []

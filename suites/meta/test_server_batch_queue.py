@@ -35,10 +35,11 @@ def padding(batch: list[Waiting]) -> int:
 
 
 @given(st.integers(1, 100_000))
-def test_less_than_a_third_of_a_bucket_is_padding(length: int) -> None:
-    """A bucket's top is above its members' lengths by less than half of them, and buckets follow each other."""
+def test_less_than_an_eighth_of_a_bucket_is_padding(length: int) -> None:
+    """A bucket's top is above its members' lengths by less than an eighth of it, and buckets follow each other."""
     top = bucket(length)
-    assert length <= top < 1.5 * length or top == length
+    assert length <= top
+    assert top - length < top / 8
     assert bucket(top) == top
     assert bucket(top + 1) > top
 

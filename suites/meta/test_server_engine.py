@@ -203,7 +203,9 @@ def test_who_waits_for_a_turn_is_told_of_the_death(tmp_path: Path) -> None:
         found = await asyncio.gather(*(echo(subject, text) for text in texts), return_exceptions=True)
         assert isinstance(found[0], dict)
         assert isinstance(found[1], EngineDied)
-        assert all(isinstance(each, EngineBusyStarting) for each in found[2:])
+        (waited,) = [each for each in found[2:] if isinstance(each, EngineDied)]
+        assert not waited.begun, "it was at the process, and had not been begun"
+        assert sum(isinstance(each, EngineBusyStarting) for each in found[2:]) == 4
 
     played(play, engine(tmp_path))
 

@@ -30,6 +30,7 @@ class FakeEngine:
 
     def __init__(self, served: ServedTask, settings: Settings, *, log: Any) -> None:
         self.served, self.settings, self.log = served, settings, log
+        self.ahead = False
         self.state, self.restarts, self.pid = "starting", 0, None
         self.last_timing = Timing(0.001, 0.0005)
         self.refusal: Exception | None = None

@@ -45,6 +45,7 @@ class Lane:
             died=(EngineDied,),
             unready=(EngineBusyStarting,),
             recovered=self._recovered,
+            ahead=engine.ahead,
         )
         metrics.watch(self._watched())
 

@@ -1,9 +1,9 @@
 """Dynamic batching: requests that wait for one engine are answered together, each with its own answer.
 
-One event loop, one worker task, no locks. While the engine runs a batch the next requests gather; when it is free they
-leave, the oldest first, up to `max_batch_size` of about one length (queue.py). A full batch leaves at once. An
-idle engine starts at once too, unless what this very traffic has shown says that a wait pays (company.py), and
-then it waits `max_wait_ms` at most. A request at fault fails alone (isolation.py).
+One event loop, one worker task, no locks. While the engine runs a batch the next requests gather; when it is free, or
+nearly so, they leave, the oldest first, up to `max_batch_size` of about one length (queue.py). A full batch leaves at
+once. An idle engine starts at once too, unless what this very traffic has shown says that a wait pays (company.py),
+and then it waits `max_wait_ms` at most. A request at fault fails alone (isolation.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from typing import Protocol
 
 from targets.api import Answer, Request, UserError
@@ -22,6 +23,9 @@ from targets.server.batching.isolation import Faults, Isolation, Run, refuse
 from targets.server.batching.queue import BatchQueue, Waiting
 
 log = logging.getLogger("targets.server.batching")
+LEAD_S = 0.003
+"""How long before the engine is expected to be free it gets its next batch: what a busy event loop may take to do so.
+Later it would pause, earlier fewer requests would have gathered."""
 
 
 class QueueFull(Exception):
@@ -80,6 +84,7 @@ class Batcher:
         observer: hears of every batch that was answered.
         died: what `run` raises when the engine ended or hung: nobody knows which request was at fault.
         unready: what it raises when it cannot run anything now: each request gets it, and nothing is tried again.
+        ahead: give the engine its next batch shortly before it is done with the one it has, so that it never waits.
         recovered: waits until an engine that died runs again, or raises that it will not. Without it the requests of
             a batch that killed the engine get its exception at once.
     """
@@ -95,12 +100,15 @@ class Batcher:
         died: Faults = (),
         unready: Faults = (),
         recovered: Callable[[], Awaitable[object]] | None = None,
+        ahead: bool = False,
     ) -> None:
         self._policy, self._length, self._compatible, self._observer = policy, length, compatible, observer
         self._isolation = Isolation(run, self._ran, died=died, unready=unready, recovered=recovered)
         self._queue = BatchQueue()
-        self._running: Sequence[Waiting] = ()
-        self._deadlines = Deadlines(lambda: itertools.chain(self._queue, self._running), self._late)
+        self._ahead = ahead
+        self._running: dict[asyncio.Task[None], Sequence[Waiting]] = {}
+        self._due = 0.0
+        self._deadlines = Deadlines(self._open, self._late)
         self._cost = BatchCost()
         self._company = Company(policy.max_wait_ms / 1000)
         self._worker: asyncio.Task[None] | None = None
@@ -191,20 +199,41 @@ class Batcher:
         self._queue.leave(item)
         item.refuse(DeadlinePassed())
 
+    def _open(self) -> Iterator[Waiting]:
+        return itertools.chain(self._queue, *self._running.values())
+
     async def _work(self) -> None:
         try:
             while await self._gather():
-                self._running = self._queue.take(self._policy.max_batch_size, self._cost.allowance)
-                await self._served(self._running)
-                self._running = ()
+                self._start(self._queue.take(self._policy.max_batch_size, self._cost.allowance))
+                while len(self._running) > self._ahead:
+                    await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            while self._running:
+                await asyncio.wait(self._running)
         except Exception:  # nothing that a request can do: a mistake of ours, which must not stay unheard
             log.exception("batcher_failed")
             raise
         finally:
             self._closing = True
             self._deadlines.stop()
-            for item in (*self._running, *self._queue):
+            for item in self._open():
                 item.refuse(Closed())
+            for task in self._running:
+                task.cancel()
+
+    def _start(self, batch: Sequence[Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        expected_s = self._cost.expected_s(padded(batch))
+        self._due = math.inf if expected_s is None else max(self._due, loop.time()) + expected_s
+        task = loop.create_task(self._served(batch), name="batch")
+        self._running[task] = batch
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        if not self._running:
+            self._due = 0.0
+        self._ring()
 
     async def _served(self, batch: Sequence[Waiting]) -> None:
         """Run a batch. What fails beside the engine (an observer, say) costs this batch at most, and is in the log."""
@@ -216,22 +245,30 @@ class Batcher:
 
     async def _gather(self) -> bool:
         """Wait until there is a batch to run; False when there will be none."""
-        while not self._queue:
-            if self._closing:
-                return False
-            await self._rest(1)
-        waiting, full = len(self._queue), self._policy.max_batch_size
-        if waiting < full and not self._closing:
+        waiting = await self._first()
+        while waiting and self._running and not self._closing:
+            soon = self._due - LEAD_S - asyncio.get_running_loop().time()
+            if waiting >= self._policy.max_batch_size or soon <= 0:
+                return True
+            await self._rest(self._policy.max_batch_size, soon)
+            waiting = await self._first()
+        if 0 < waiting < self._policy.max_batch_size and not self._closing:
             newcomers = self._company.wait_for(waiting, self._cost.call_s, asyncio.get_running_loop().time())
             if newcomers:
-                await self._rest(min(waiting + newcomers, full), self._company.wait_s)
-        return True
+                await self._rest(min(waiting + newcomers, self._policy.max_batch_size), self._company.wait_s)
+        return waiting > 0
 
-    async def _rest(self, enough: int, longest_s: float | None = None) -> None:
+    async def _first(self) -> int:
+        """How many wait, once anyone does; 0 when nobody will."""
+        while not self._queue and not self._closing:
+            await self._rest(1)
+        return len(self._queue)
+
+    async def _rest(self, enough: int, longest_s: float = math.inf) -> None:
         """Sleep until so many requests wait, or the time is over."""
         loop = asyncio.get_running_loop()
         self._wake, self._enough = loop.create_future(), enough
-        timer = None if longest_s is None else loop.call_later(longest_s, self._ring)
+        timer = loop.call_later(longest_s, self._ring) if math.isfinite(longest_s) else None
         try:
             await self._wake
         finally:
@@ -244,6 +281,11 @@ class Batcher:
             self._wake.set_result(None)
 
     def _ran(self, part: Sequence[Waiting], started: float, took: float) -> None:
-        self._cost.add(len(part) * max(item.length for item in part), took)
+        self._cost.add(padded(part), took)
         if self._observer is not None:
             self._observer.ran([started - item.since for item in part], took)
+
+
+def padded(batch: Sequence[Waiting]) -> int:
+    """The size of a batch, padding included."""
+    return len(batch) * max(item.length for item in batch)

@@ -2,8 +2,9 @@
 
 The time of a batch is close to a fixed part (the call: a pipe, a framework, kernel launches) and a part that grows
 with its padded size. From the two follow the batcher's two choices: how much padding is cheaper than one more call,
-and whether an idle engine should wait for company. Both are made only as far as the times prove them: of the interval
-in which the fixed part lies, each choice takes the end that leaves things as they are.
+and whether an idle engine should wait for company. Padding is weighed by the estimate itself: too much of it wastes as
+much as one call too many. To wait is chosen only as far as the times prove it: by the lower end of the interval in
+which the fixed part lies.
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ class BatchCost:
         self.call_s = 0.0
         """Seconds that a call takes at least, without its contents; 0 while unknown."""
         self.allowance = math.inf
-        """Padding that costs as much as a call at most, in units of size; infinite while unknown."""
+        """Padding that costs as much as a call, in units of size; infinite while unknown."""
+        self._call_s = self._slope = 0.0
 
     @property
     def mean_s(self) -> float:
         """The weighted mean time of a batch; 0 before the first."""
         return self._seconds / self._weight if self._weight else 0.0
+
+    def expected_s(self, size: int) -> float | None:
+        """About how long a batch of this padded size will take; None before the first."""
+        if not self._weight:
+            return None
+        return self._call_s + self._slope * size if self._slope else self.mean_s
 
     def add(self, size: int, seconds: float) -> None:
         """A batch of so many requests times the longest one's length took so long."""
@@ -58,5 +66,6 @@ class BatchCost:
         call_s = seconds - slope * size
         unexplained = max(0.0, self._squares / weight - seconds * seconds - slope * covariance)
         error = ERRORS * math.sqrt(unexplained / weight * (1 + size * size / spread))
+        self._call_s, self._slope = max(0.0, call_s), slope
         self.call_s = max(0.0, call_s - error)
-        self.allowance = max(0.0, call_s + error) / slope if slope else math.inf
+        self.allowance = max(0.0, call_s) / slope if slope else math.inf

@@ -24,13 +24,17 @@ DEATHS = 2
 
 
 class Isolation:
-    """Runs batches. `died`, `unready` and `recovered` as in the Batcher."""
+    """Runs batches. `died`, `unready` and `recovered` as in the Batcher.
+
+    A batch may be given to the engine while it is busy with another one; its time is counted from when that one ended.
+    """
 
     def __init__(
         self, run: Run, ran: Ran, *, died: Faults, unready: Faults, recovered: Callable[[], Awaitable[object]] | None
     ) -> None:
         self._run, self._ran = run, ran
         self._died, self._unready, self._recovered = died, unready, recovered
+        self._free_at = 0.0
 
     async def serve(self, batch: Sequence[Waiting]) -> None:
         """Give each request of the batch its answer or its own failure."""
@@ -57,8 +61,11 @@ class Isolation:
     async def _call(self, part: Sequence[Waiting]) -> tuple[float, float]:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        answers = await self._run([item.request for item in part])
-        took = loop.time() - started
+        try:
+            answers = await self._run([item.request for item in part])
+        finally:
+            started, self._free_at = max(started, self._free_at), loop.time()
+        took = self._free_at - started
         if len(answers) != len(part):
             raise RuntimeError(f"the engine gave {len(answers)} answers to {len(part)} requests")
         for item, answer in zip(part, answers, strict=True):
@@ -67,8 +74,9 @@ class Isolation:
 
     async def _revive(self, part: Sequence[Waiting], error: Exception) -> list[Sequence[Waiting]]:
         """After the engine died: those to try again, each alone, once it runs."""
+        begun = getattr(error, "begun", True)
         for item in part:
-            item.deaths += 1
+            item.deaths += begun
             if item.deaths >= DEATHS or self._recovered is None:
                 item.refuse(error)
         suspects = [item for item in part if not item.gone]
@@ -77,7 +85,7 @@ class Isolation:
                 await self._recovered()
             except Exception as given_up:  # it will not run again, and these requests are told why
                 refuse(suspects, given_up)
-        return [[item] for item in reversed(suspects)]
+        return [[item] for item in reversed(suspects)] if begun else [suspects]
 
 
 def refuse(items: Sequence[Waiting], error: Exception) -> None:

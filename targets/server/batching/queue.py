@@ -1,8 +1,9 @@
 """The requests that wait for an engine, sorted into buckets by length, and which of them make the next batch.
 
-A batch is padded to its longest request, so a short one beside a long one costs as much as the long one. Buckets end
-at 2^n and 3 * 2^n: within one, less than a third of a batch is padding. Each bucket is a queue of its own, first in
-first out, and the oldest request of all is always in the next batch, so that an unusual length is never starved.
+A batch is padded to its longest request, so a short one beside a long one costs as much as the long one. Within a
+bucket less than an eighth of a batch is padding: engines without a gain from batches lose no more by them, and
+neighbours join where calls are dear (cost.py). Each bucket is a queue of its own, first in first out, and the oldest
+request of all is always in the next batch, so that an unusual length is never starved.
 """
 
 from __future__ import annotations
@@ -53,10 +54,9 @@ class Waiting:
 
 
 def bucket(length: int) -> int:
-    """The greatest length of the bucket that a length belongs to: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
-    power = 1 << max(length - 1, 0).bit_length()
-    between = power * 3 // 4
-    return between if power > 2 and length <= between else power
+    """The greatest length of the bucket that a length belongs to: eight of them from each power of 2 to the next."""
+    step = max(1, (1 << max(length - 1, 0).bit_length()) >> 4)
+    return max(1, -(-length // step) * step)
 
 
 class BatchQueue:

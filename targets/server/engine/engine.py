@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from targets.api import Answer, Device, Request, Unavailable, UserError
+from targets.generation import GeneratorTask
+from targets.registry import tasks
 from targets.server.engine import allotment
 from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
 from targets.server.engine.facts import EngineFacts, Timing, facts_of
@@ -34,7 +36,11 @@ class Log(Protocol):
 
 
 class Engine:
-    """One served target. Batches and streams are done one at a time, in the order they come."""
+    """One served target. Batches and streams are done one at a time, in the order they come.
+
+    `ahead`: whether the next one may wait at the process itself, which then begins it without a pause. Not so where an
+    answer can be cancelled at its next token: the process would have to look for that among jobs.
+    """
 
     def __init__(self, served: ServedTask, settings: Settings, *, log: Log) -> None:
         self.served = served
@@ -46,7 +52,8 @@ class Engine:
         self._facts: EngineFacts | None = None
         self._link: Link | None = None
         self._former: Link | None = None
-        self._turn = asyncio.Lock()
+        self.ahead = not isinstance(tasks[served.task], GeneratorTask)
+        self._turn = asyncio.Semaphore(1 + self.ahead)
         self._prepared: Message | None = None
         self._pause_s = FIRST_PAUSE_S
         self._ready_since = 0.0
@@ -162,7 +169,8 @@ class Engine:
 
     def _outcome(self, reply: Message) -> Message:
         if "died" in reply:
-            raise EngineDied(f"the engine of {self.served.task} died while it had this request; it is being restarted")
+            told = f"the engine of {self.served.task} died while it had this request; it is being restarted"
+            raise EngineDied(told, begun=reply.get("begun", True))
         if "failed" not in reply:
             return dict(reply["done"])
         failed = reply["failed"]

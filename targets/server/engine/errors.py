@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class EngineDied(Exception):
-    """The process that held the request ended or hung. It restarts by itself; the same request may kill it again."""
+    """The process that held the request ended or hung. It restarts by itself; the same request may kill it again.
+
+    `begun`: whether it had begun with the request; one that still waited is not at fault.
+    """
+
+    def __init__(self, message: str, *, begun: bool = True) -> None:
+        super().__init__(message)
+        self.begun = begun
 
 
 class EngineBusyStarting(Exception):

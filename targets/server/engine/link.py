@@ -75,14 +75,18 @@ class Prints(asyncio.Protocol):
 
 
 class Link(asyncio.Protocol):
-    """One process; it does one job at a time. `on_lost` is called once, when the process is of no more use."""
+    """One process, which does the jobs it is sent one after another.
+
+    `on_lost` is called once, when the process is of no more use. Jobs that it had not begun are then told
+    `{"died": True, "begun": False}`: its replies come in the order of the jobs, and are read before the end.
+    """
 
     def __init__(self, started: Started, on_lost: Callable[[Link], None]) -> None:
         self.prints = Prints()
         self._process = started.process
         self._on_lost = on_lost
         self._unpacker = Unpacker()
-        self._job: Job | None = None
+        self._jobs: deque[Job] = deque()
         self._count = 0
         self._last_sign = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -112,21 +116,20 @@ class Link(asyncio.Protocol):
 
     def begin(self, message: Message, patience_s: float, on_piece: Callable[[str], None] | None = None) -> Job:
         """Send a job. After `patience_s` seconds without a sign of life the process is ended."""
-        assert self._job is None, "a process does one job at a time"
         self._count += 1
-        job = self._job = Job(self._count, patience_s, on_piece)
+        job = Job(self._count, patience_s, on_piece)
+        self._jobs.append(job)
         if self._transport is None:  # it ended before it was asked anything
             self._over({"died": True})
             return job
-        loop = asyncio.get_running_loop()
-        self._last_sign = loop.time()
-        self._timer = loop.call_later(patience_s, self._look)
+        if len(self._jobs) == 1:
+            self._await_signs()
         self._transport.write(pack({**message, "job": job.number}))
         return job
 
     def cancel(self, job: Job) -> None:
         """Tell the process that a job is no longer wanted; it ends with its next token."""
-        if job is self._job and self._transport is not None:
+        if job in self._jobs and self._transport is not None:
             self._transport.write(pack({"cancel": job.number}))
 
     def end(self, verdict: str) -> None:
@@ -138,7 +141,7 @@ class Link(asyncio.Protocol):
 
     async def close(self) -> None:
         """Let the process end by itself if it has nothing to do, else end it. Nothing is left behind."""
-        if self._job is not None:
+        if self._jobs:
             self._kill()
         if self._transport is not None:
             self._transport.close()
@@ -177,10 +180,12 @@ class Link(asyncio.Protocol):
         self._transport = None
         self._closed.set()
         self._over({"died": True})
+        while self._jobs:
+            self._over({"died": True, "begun": False})
         self._on_lost(self)
 
     def _hear(self, message: Message) -> None:
-        job = self._job
+        job = self._jobs[0] if self._jobs else None
         if job is None or message.get("job") != job.number:
             return
         self._last_sign = asyncio.get_running_loop().time()
@@ -194,20 +199,27 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._job is not None:
-            job, self._job = self._job, None
-            job.over.set_result(reply)
+        if self._jobs:
+            self._jobs.popleft().over.set_result(reply)
+        if self._jobs and self._transport is not None:
+            self._await_signs()
+
+    def _await_signs(self) -> None:
+        """The process begins the first of its jobs."""
+        loop = asyncio.get_running_loop()
+        self._last_sign = loop.time()
+        self._timer = loop.call_later(self._jobs[0].patience_s, self._look)
 
     def _look(self) -> None:
         """Has the process been silent for too long?"""
-        if self._job is None:
+        if not self._jobs:
             return
-        loop = asyncio.get_running_loop()
-        left = self._last_sign + self._job.patience_s - loop.time()
+        loop, patience_s = asyncio.get_running_loop(), self._jobs[0].patience_s
+        left = self._last_sign + patience_s - loop.time()
         if left > 0:
             self._timer = loop.call_later(left, self._look)
         else:
-            self.end(f"no sign of life for {self._job.patience_s:g} s")
+            self.end(f"no sign of life for {patience_s:g} s")
 
     def _process_ended(self) -> None:
         loop = asyncio.get_running_loop()
