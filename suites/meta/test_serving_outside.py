@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fixtures.serving import loadgen, wrk
+from fixtures.serving import loadgen, neighbours, wrk
 from fixtures.serving.client_health import Health
 from fixtures.serving.duel import Duel, alone, p50_ms, per_s
 from fixtures.serving.endpoints import ENDPOINTS
@@ -150,6 +150,15 @@ def made(rate: float, cpu_share: float = 0.2, errors: int = 0) -> Seen:
     )
 
 
+@pytest.fixture
+def weather(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """What is said of the machine's cores, look by look; None, all is well, when there is no more."""
+    said: list[str | None] = []
+    monkeypatch.setattr(neighbours, "shared_core", lambda: said.pop(0) if said else None)
+    return said
+
+
+@pytest.mark.usefixtures("weather")
 def test_a_duel_turns_the_order_round() -> None:
     """Each side is first as often as the others, and gains are ratios within rounds: a drift of the machine cancels."""
     played: list[str] = []
@@ -168,6 +177,20 @@ def test_a_duel_turns_the_order_round() -> None:
     assert not duel.trouble()
 
 
+def test_disturbed_rounds_are_played_again(weather: list[str | None]) -> None:
+    """What was played while cores were shared is left out where enough is left; else the duel decides nothing."""
+    weather += ["shared", None, "shared"]  # before the first round, and after the second
+    duel = Duel(("ours", "a"))
+    duel.play(lambda _: made(100), 3)
+    assert (len(duel.calm), len(duel.disturbed), len(duel.rounds), duel.void) == (3, 2, 3, None)
+    weather += ["shared"] * 12
+    duel = Duel(("ours", "a"))
+    duel.play(lambda _: made(100), 3)
+    assert (len(duel.calm), len(duel.disturbed), len(duel.rounds)) == (0, 6, 6)
+    assert duel.void == "6 of 6 rounds: shared"
+
+
+@pytest.mark.usefixtures("weather")
 def test_a_duel_tells_of_errors_and_of_a_busy_client() -> None:
     """Rounds with errors, or whose client had no time to spare, compare nothing."""
     duel = Duel(("ours", "a"))
