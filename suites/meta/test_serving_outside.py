@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from fixtures.serving import loadgen, neighbours, wrk
+from fixtures.serving import loadgen, neighbours, opponents, wrk
+from fixtures.serving.bare import Cell
 from fixtures.serving.client_health import Health
-from fixtures.serving.duel import Duel, alone, p50_ms, per_s
+from fixtures.serving.duel import Duel, alone, family, p50_ms, per_s
 from fixtures.serving.endpoints import ENDPOINTS
 from fixtures.serving.load import Seen, installed, run
 from fixtures.serving.loadgen import Order
@@ -215,3 +217,18 @@ def test_only_one_side_runs_at_a_time() -> None:
     finally:
         for side in sides:
             side.communicate(b"\n")
+
+
+@pytest.mark.skipif(find_spec("litserve") is None, reason=f"no LitServe: {opponents.HINT}")
+@pytest.mark.skipif(find_spec("onnxruntime") is None, reason="the opponents' engine: onnxruntime")
+def test_an_opponent_leaves_nothing_behind(tmp_path: Path) -> None:
+    """When it is over, LitServe is gone with all that it started: what polls on would disturb whatever comes next."""
+    cell = Cell("sentiment", "onnxruntime", "fp32")
+    with opponents.opponent("litserve", cell, tmp_path / "cache", tmp_path / "log") as server:
+        started = family(server.pid or 0)
+    assert len(started) > 1
+    assert until(lambda: not any(alive(process) for process in started))
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
