@@ -231,4 +231,4 @@ def test_an_opponent_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
