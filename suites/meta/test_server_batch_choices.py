@@ -160,3 +160,30 @@ def test_outliers_in_length_do_not_slow_the_rest() -> None:
         return sorted(len(batch) for _, _, batch in engine.calls)
 
     assert run(main()) == [1, 15]
+
+
+def test_who_leaves_while_waiting_for_company_ends_nothing() -> None:
+    """When the only request leaves while it is held for others, no empty batch is run, and the next one is answered."""
+
+    async def main() -> None:
+        engine = TimedEngine(0.01, 2e-6)
+        batcher = Batcher(engine.run, Policy(16, 2.0, 64), length=length)
+
+        draw = random.Random(1)
+
+        async def client() -> None:
+            for _ in range(100):
+                await asyncio.sleep(draw.uniform(2e-4, 5e-4))
+                await batcher.submit(ask("x" * draw.randint(10, 20)))
+
+        await asyncio.gather(*(client() for _ in range(4)))  # it learns that to wait pays
+        del engine.calls[:]
+        alone = asyncio.create_task(batcher.submit(ask("a")))
+        await asyncio.sleep(0.001)
+        assert batcher.depth == 1, "it is held"
+        alone.cancel()
+        await asyncio.sleep(0.01)
+        await batcher.submit(ask("b"))
+        assert [batch for _, _, batch in engine.calls] == [[ask("b")]]
+
+    run(main())

@@ -74,7 +74,7 @@ class BatchObserver(Protocol):
 
 
 class Batcher:
-    """Collects requests into batches for `run`, which is called by one task, a batch at a time.
+    """Collects requests into batches for `run`, which gets a batch at a time, with `ahead` a second one beside it.
 
     Args:
         run: the engine.
@@ -205,7 +205,8 @@ class Batcher:
     async def _work(self) -> None:
         try:
             while await self._gather():
-                self._start(self._queue.take(self._policy.max_batch_size, self._cost.allowance))
+                if batch := self._queue.take(self._policy.max_batch_size, self._cost.allowance):
+                    self._start(batch)  # all may have left while they waited for company
                 while len(self._running) > self._ahead:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             while self._running:
