@@ -20,11 +20,14 @@ GPU_FLAGS := $(if $(JETSON)$(CUDA),-DGGML_CUDA=on)
 LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
 export LLAMA_CPP_DIR ?= $(TOOLS)
+# pytest takes an existing path after an option of ours for a folder of tests, before it knows our options: so where the
+# suite is, is said.
+PYTEST := $(BIN)/python -m pytest -c pyproject.toml -p conftest
 
 .PHONY: bench test power server serving report models lint clean llama-tools
 
 bench: .venv/installed .venv/llama node_modules/.installed
-	$(BIN)/python -m pytest --build=$(BUILD) $(ARGS); status=$$?; \
+	$(PYTEST) --build=$(BUILD) $(ARGS); status=$$?; \
 	test $$status -ge 4 || $(BIN)/python -m fixtures.report $(BUILD)/allure-results $(BUILD)/report; exit $$status
 
 test: .venv/installed .venv/llama node_modules/.installed
@@ -67,7 +70,7 @@ lint: .venv/installed
 
 # What the server must hold, how fast it is and what breaks it. Started here, or ARGS="--url http://board:8000".
 serving: .venv/serving .venv/llama
-	$(BIN)/python -m pytest suites/serving --build=$(BUILD) $(ARGS)
+	$(PYTEST) suites/serving --build=$(BUILD) $(ARGS)
 
 .venv/serving: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[serving]'

@@ -34,7 +34,7 @@ case $mode in
         if [ -d "$baseline" ]; then
             cp -R -- "$baseline/." "$draft"
         fi
-        "$python" -m pytest "--build=$build" "--record-baseline=$draft" "$@" || status=$?
+        "$python" -m pytest -c pyproject.toml -p conftest "--build=$build" "--record-baseline=$draft" "$@" || status=$?
         if [ "$status" -eq 0 ]; then
             mkdir -p -- "$baseline"
             cp -R -- "$draft/." "$baseline"
@@ -44,7 +44,7 @@ case $mode in
         fi
         ;;
     compare)
-        "$python" -m pytest "--build=$build" "--baseline=$baseline" "$@" || status=$?
+        "$python" -m pytest -c pyproject.toml -p conftest "--build=$build" "--baseline=$baseline" "$@" || status=$?
         ;;
     *) usage ;;
 esac
