@@ -60,6 +60,11 @@ class Run:
         return [json.loads(line) for line in (self.build / name).read_text().splitlines()]
 
 
+def outside() -> dict[str, str]:
+    """The environment of who calls pytest, without what this pytest says to its own workers and plugins."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
 def hear_signals() -> None:
     """As at a terminal: a shell's background jobs ignore Ctrl-C, and hand that on."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -72,7 +77,6 @@ class Running:
     def __init__(self, build: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.build = build
         self.mark = uuid.uuid4().hex
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         build.mkdir(parents=True, exist_ok=True)
         self.log = build / "output.txt"
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--build={build}", *arguments]
@@ -80,7 +84,7 @@ class Running:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**inherited, "COLUMNS": "160", MARK: self.mark, **(environment or {})},
+                env={**outside(), "COLUMNS": "160", MARK: self.mark, **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 preexec_fn=hear_signals,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from suites.meta.runs import ROOT, arguments
+from suites.meta.runs import ROOT, arguments, outside
 
 SCRIPT = ROOT / "tools" / "gate.sh"
 WORKFLOW = ROOT / ".github" / "workflows" / "gate.yml"
@@ -19,10 +18,9 @@ def gate(folder: Path, mode: str, *more: str, **environment: str) -> subprocess.
     """The script as a runner calls it, on the fake engine and made-up launches."""
     words = [word for word in arguments(folder, "plain", "twin") if not word.startswith("--targets")]
     words += ["--targets=suites.meta.gate_kit", *more, "suites/performance/test_baseline.py"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
         [str(SCRIPT), mode, str(folder / "b"), *words],
-        env={**kept, "PYTHON": sys.executable, "BUILD": str(folder / "build"), **environment},
+        env={**outside(), "PYTHON": sys.executable, "BUILD": str(folder / "build"), **environment},
         cwd=folder,
         capture_output=True,
         text=True,

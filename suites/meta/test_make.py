@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.options import ROOT
+from suites.meta.runs import ROOT, outside
 
 
 @pytest.mark.parametrize("target", ["bench", "serving"])
@@ -19,6 +19,8 @@ def test_a_path_from_elsewhere_may_follow_its_option(target: str, tmp_path: Path
     ).stdout
     (line,) = [line for line in told.splitlines() if "-m pytest" in line]
     command = shlex.split(line.partition(";")[0])
-    done = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=ROOT, env=outside(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "collected" in done.stdout

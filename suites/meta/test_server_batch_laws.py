@@ -35,7 +35,7 @@ class Story:
     text: str
     visit: Visit
     came: float
-    depth: int
+    depth: int = 0
     ended: float = 0.0
     outcome: Answer | BaseException | None = None
 
@@ -79,7 +79,12 @@ async def tell(engine: TimedEngine, policy: Policy, visits: list[Visit]) -> list
         visit, patience = story.visit, story.visit.patience_ms / 1000
         fates = {visit.fate: True} if visit.fate in ("poison", "deadly") else {}
         deadline = story.came + patience if visit.fate == "deadline" else None
-        asking = asyncio.ensure_future(batcher.submit(ask(story.text, group=visit.group, **fates), deadline))
+
+        async def submitted() -> Answer:
+            story.depth = batcher.depth  # when it comes, not when its task was made: a batch may start in between
+            return await batcher.submit(ask(story.text, group=visit.group, **fates), deadline)
+
+        asking = asyncio.ensure_future(submitted())
         if visit.fate == "cancel":
             loop.call_later(patience, asking.cancel)
         story.outcome = (await asyncio.gather(asking, return_exceptions=True))[0]
@@ -88,7 +93,7 @@ async def tell(engine: TimedEngine, policy: Policy, visits: list[Visit]) -> list
     stories, lives = [], []
     for number, visit in enumerate(visits):
         await asyncio.sleep(visit.gap_ms / 1000)
-        stories.append(Story(f"{number:03}".ljust(visit.length, "."), visit, loop.time(), batcher.depth))
+        stories.append(Story(f"{number:03}".ljust(visit.length, "."), visit, loop.time()))
         lives.append(asyncio.create_task(live(stories[-1])))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
