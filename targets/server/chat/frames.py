@@ -6,19 +6,19 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import from_json
 
 from targets.registry import did_you_mean
 from targets.server.http.problems import Problem
-from targets.server.http.schemas import Seed, Stop, Temperature, TopP, limited, sampling
+from targets.server.http.schemas import READ, Seed, Stop, Temperature, TopP, limited, sampling
 from targets.server.settings import Limits
 
 
 class Frame(BaseModel):
     """What a client sends."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = READ
 
 
 class MessageFrame(Frame):
@@ -69,7 +69,7 @@ def reader(limits: Limits) -> Callable[[str], AnyFrame]:
 
     def read(raw: str) -> AnyFrame:
         try:
-            content = from_json(raw)
+            content = from_json(raw, cache_strings="keys")
         except ValueError as error:
             raise Problem(400, f"the frame is no valid JSON: {error}") from None
         if not isinstance(content, dict):

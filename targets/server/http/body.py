@@ -74,7 +74,7 @@ def whole(name: str, text: str) -> int:
 def parsed(raw: bytes) -> Any:
     """What a body in JSON says."""
     try:
-        return from_json(raw)
+        return from_json(raw, cache_strings="keys")
     except ValueError as error:
         raise Problem(400, f"the body is no valid JSON: {error}") from None
 

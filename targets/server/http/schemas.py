@@ -57,10 +57,15 @@ StopTexts = Annotated[list[StopText], Field(max_length=MAX_STOPS)]
 Stop = Annotated[Union[Annotated[StopText, Tag(ONE)], Annotated[StopTexts, Tag(MANY)]], ONE_OR_MANY]
 
 
+READ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, cache_strings="keys")
+"""How all that a client sends is read. By default pydantic keeps up to 16,384 short strings of JSON for when they come
+again: names of fields do, what users write does not, and is none of a reader's business once it is answered."""
+
+
 class Body(BaseModel):
     """What a task route takes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = READ
     bare: ClassVar[str | None] = None
     """The field that a bare list stands for; None: an object is needed."""
     options: ClassVar[tuple[str, ...]] = ()

@@ -19,7 +19,7 @@ from targets.api import Request, UserError
 from targets.chat import checked
 from targets.generation import Message
 from targets.server.http.problems import Problem
-from targets.server.http.schemas import MANY, ONE, Body, Stop, Temperature, TopP, count, sampling
+from targets.server.http.schemas import MANY, ONE, READ, Body, Stop, Temperature, TopP, count, sampling
 
 COMPLETION_TOKENS = 16
 """Tokens of a completion where none are named, as in OpenAI's API."""
@@ -60,7 +60,7 @@ TEXT_ONLY = only("only text is answered; leave it out")
 class Options(BaseModel):
     """Part of a body."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = READ
 
 
 class StreamOptions(Options):
