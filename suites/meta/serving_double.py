@@ -1,7 +1,8 @@
 """A stand-in for the server: one queue, one server, a service time that is what it says. Runs in a process of its own.
 
 A request's text chooses what is done to it: "fail" 500, "reject" 429, "reset" a reset connection, "drop" an end
-without an answer, "hang" none at all, "garble" no JSON, "lie" the other label, "stall" a service of one second.
+without an answer, "hang" none at all, "garble" no JSON, "lie" the other label, "stall" a service of one second, "once"
+500 if the same text came before.
 """
 
 from __future__ import annotations
@@ -43,12 +44,17 @@ def app(service_s: float) -> Any:
     from starlette.routing import Route
 
     queue = Queue(service_s)
+    seen: set[str] = set()
 
     async def sentiment(request: Request) -> Response:
-        text = (await request.json())["texts"][0].split(" ")[0]
+        whole = (await request.json())["texts"][0]
+        text = whole.split(" ")[0]
         await queue.served(STALL_S if text == "stall" else None)
         if text == "hang":
             await asyncio.Event().wait()
+        if text == "once" and whole in seen:
+            return Response(b'{"title": "again"}', 500)
+        seen.add(whole)
         if text in ("fail", "reject"):
             return Response(b'{"title": "no"}', 500 if text == "fail" else 429)
         if text == "garble":

@@ -46,10 +46,8 @@ def queue() -> Iterator[str]:
 
 
 def order(url: str, scenario: str, per_s: float, text: str = "good") -> Order:
-    body = ENDPOINTS["sentiment"].call({"text": text}).body
-    return Order(
-        scenario, ({"text": text},), per_s, seconds=1.0, url=url, path="/sentiment", bodies=(body,), connections=8
-    )
+    call = ENDPOINTS["sentiment"].call({"text": text})
+    return Order(scenario, ({"text": text},), per_s, seconds=1.0, url=url, calls=(call,), connections=8)
 
 
 @needs_loadgen
@@ -82,10 +80,20 @@ def test_wrong_answers_are_counted(queue: str) -> None:
 
 
 @needs_loadgen
+def test_a_cache_answers_nothing_of_a_fresh_order() -> None:
+    """Where a cache may be on, no text is sent twice; without that word the same samples come again and again."""
+    with double("queue", 0.2) as url:
+        fresh = loadgen.run(replace(order(url, "Offline", 100.0, text="once"), fresh=True))
+        again = loadgen.run(order(url, "Offline", 100.0, text="once"))
+    assert fresh.wrong == 0
+    assert again.wrong >= loadgen.LEAST_OFFLINE - 1
+
+
+@needs_loadgen
 def test_loadgen_that_fails_says_why() -> None:
     """A run that ends without a result has its own words in the message."""
     with pytest.raises(UserError, match=r"(?s)LoadGen ended with status 1.*Nowhere"):
-        loadgen.run(Order("Nowhere", ({"text": "a"},), 1.0, url="http://h", bodies=("{}",)))
+        loadgen.run(Order("Nowhere", ({"text": "a"},), 1.0, url="http://h", calls=(GOOD,)))
 
 
 DETAIL = """

@@ -43,9 +43,7 @@ def on_server(serving: Ledger, served: Server) -> Order:
     """The server, with what it can do."""
     endpoint = ENDPOINTS["sentiment"]
     requests = sample(endpoint)
-    calls = learn(served, endpoint, requests, named=True)
-    bodies = tuple(call.body for call in calls)
-    headers = dict(serving.options.headers)
+    calls = tuple(learn(served, endpoint, requests, named=True))
     return paced(
         Order(
             "Offline",
@@ -53,9 +51,9 @@ def on_server(serving: Ledger, served: Server) -> Order:
             FIRST_GUESS_PER_S,
             FIRST_S,
             url=served.url,
-            path=endpoint.path,
-            bodies=bodies,
-            headers=headers,
+            calls=calls,
+            fresh=served.pid is None,  # its cache may be on
+            headers=dict(serving.options.headers),
         )
     )
 
