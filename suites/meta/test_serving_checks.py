@@ -14,7 +14,7 @@ from fixtures.serving.distinct import distinct
 from fixtures.serving.endpoints import ENDPOINTS
 from fixtures.serving.fault_table import WIDTHS, FaultTable
 from fixtures.serving.haproxy import DEPLOYED, placed
-from fixtures.serving.leak import BLOCKS, Growth, Sample
+from fixtures.serving.leak import BLOCKS, LEAST_BYTES, Growth, Sample
 from fixtures.serving.likeness import COARSE, ROUNDING, difference, tolerance
 from fixtures.serving.process_tree import Held
 from fixtures.serving.traffic import Question, verdict
@@ -33,9 +33,9 @@ def soak(seed: int, *, leak: float = 0.0, steps: float = 0.0, jitter: float = 0.
 
 def grows(growth: Growth) -> bool:
     """Whether a soak says that memory grows."""
-    low = growth.memory_mb_per_min.low
+    low = growth.bytes_per_request(1_000).low
     assert low is not None
-    return low > 0
+    return low > LEAST_BYTES
 
 
 @pytest.mark.parametrize("steps", [0.0, 0.5])
@@ -58,6 +58,19 @@ def test_one_step_is_no_leak() -> None:
     """Memory that grows once and stays is no leak."""
     samples = [Sample(float(at), Held(500.0 + 30 * (at > 25), 40)) for at in range(60)]
     assert not grows(Growth(samples))
+
+
+def test_growth_is_told_by_the_request() -> None:
+    """A server that keeps 64 bytes of each request is said to, and one whose allocator settles by 10 bytes is not."""
+    per_s = 240
+    for kept, told in ((64, True), (10, False)):
+        levels = [500.0 + kept * per_s * at / 2**20 for at in range(60)]
+        growth = Growth([Sample(float(at), Held(level, 40)) for at, level in enumerate(levels)])
+        found = growth.bytes_per_request(59 * per_s)
+        assert found.value == pytest.approx(kept, rel=0.01)
+        assert found.low is not None
+        assert (found.low > LEAST_BYTES) == told
+    assert growth.bytes_per_request(0).value is None
 
 
 def test_too_few_samples_say_nothing() -> None:
