@@ -16,7 +16,8 @@ from fixtures.serving.server import Server
 from targets.registry import tasks
 
 COUNT = 24
-LISTED = [name for name, endpoint in ENDPOINTS.items() if endpoint.path not in ("/v1/chat/completions",)]
+LISTED = [name for name in ENDPOINTS if name != "chat"]
+"""Endpoints that take several inputs a request; a conversation comes alone."""
 BARE = ("sentiment", "ner", "summarize", "translate", "generate")
 """Endpoints that take a bare list of texts."""
 ODD = (
@@ -54,10 +55,10 @@ def test_same_as_the_runner(endpoint: Endpoint, served: Server, direct: Direct) 
             assert wrong is None, f"{endpoint.path} of {request!r:.200}: {wrong}"
 
 
-def test_lists_are_answered_in_order(endpoint: Endpoint, served: Server) -> None:
+@pytest.mark.parametrize("name", LISTED)
+def test_lists_are_answered_in_order(name: str, served: Server, has: Any) -> None:
     """A list of texts gets the answers that its texts get one by one, in their order, whatever batch size is asked."""
-    if endpoint.name not in LISTED:
-        pytest.skip(f"{endpoint.path} answers one conversation a request")
+    endpoint = has(name)
     requests = sample(endpoint, COUNT)
     within = tolerance(served.facts()["tasks"][endpoint.task]["optimization"])
     with Client(served.url, served.headers) as client:
