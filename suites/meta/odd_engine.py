@@ -134,6 +134,8 @@ class OddRunner(Closing):
         if text.startswith("helper"):
             self.helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
             return {"text": str(self.helper.pid), "pid": os.getpid(), "tokens": 1, "truncated": False}
+        if text.startswith("nan"):
+            return {"text": text, "score": float("nan"), "tokens": 1, "truncated": False}
         if text.startswith("object"):
             return {"text": object(), "tokens": 1, "truncated": False}
         return {"text": text, "pid": os.getpid(), "tokens": len(text.split()), "truncated": False}

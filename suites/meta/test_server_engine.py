@@ -94,6 +94,7 @@ def test_calls_at_once_do_not_cross(tmp_path: Path) -> None:
         ("refuse", TargetRefused, "this text is refused; ask for something else"),
         ("fail", TargetFailed, "the target fails"),
         ("object", TargetFailed, "not JSON serializable"),
+        ("nan", TargetFailed, "not JSON compliant"),
     ],
 )
 def test_an_error_of_the_target_is_no_death(tmp_path: Path, deed: str, error: type[Exception], message: str) -> None:

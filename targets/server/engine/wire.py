@@ -19,8 +19,8 @@ BLOCK = 1 << 16
 
 
 def pack(message: Message) -> bytes:
-    """A message as it travels. Raises TypeError or ValueError for what JSON cannot hold."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    """A message as it travels. Raises TypeError or ValueError for what JSON cannot hold, a number that is none too."""
+    body = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
     return LENGTH.pack(len(body)) + body
 
 

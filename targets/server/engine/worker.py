@@ -186,7 +186,7 @@ def serve(control: socket.socket, said: socket.socket, order: Order) -> None:
         reply = worker.outcome(message)
         try:
             worker.channel.send(reply)
-        except (TypeError, ValueError) as error:  # an answer that JSON cannot hold
+        except (TypeError, ValueError) as error:  # an answer that JSON cannot hold, such as a score of NaN
             worker.channel.send({"job": worker.job, "failed": failure(error)})
         except OSError:
             break
