@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the image with docker or podman, whichever is there:
 #   deploy/build.sh [TAG] [further arguments of the build command]
-#   BASE_IMAGE=... EXTRAS=... deploy/build.sh
+#   BASE_IMAGE=... EXTRAS=... CMAKE_ARGS=... deploy/build.sh
 # Needs no daemon and no CI; where containers cannot be nested, podman builds in a chroot:
 #   BUILDER=podman ISOLATION=chroot deploy/build.sh
 set -eu
@@ -18,6 +18,7 @@ done
 set -- -f deploy/Dockerfile -t "$tag" "$@"
 [ -z "${BASE_IMAGE:-}" ] || set -- --build-arg "BASE_IMAGE=$BASE_IMAGE" "$@"
 [ -z "${EXTRAS:-}" ] || set -- --build-arg "EXTRAS=$EXTRAS" "$@"
+[ -z "${CMAKE_ARGS:-}" ] || set -- --build-arg "CMAKE_ARGS=$CMAKE_ARGS" "$@"
 [ -z "${PIP_ARGS:-}" ] || set -- --build-arg "PIP_ARGS=$PIP_ARGS" "$@"
 if [ "$builder" = podman ]; then
     set -- --format docker "$@" # the OCI format has no HEALTHCHECK

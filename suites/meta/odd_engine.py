@@ -34,6 +34,8 @@ from targets.closing import Closing
 from targets.generation import Decoding, answer
 from targets.optimization import Optimization
 from targets.registry import backends, optimizations
+from targets.remote.client import TimedOut
+from targets.remote.process import ServerDied
 
 NAME, PLAIN, SILENT = "odd", "odd-plain", "odd-silent"
 TOKEN_S = 0.005
@@ -57,6 +59,16 @@ def fail(text: str) -> None:
 def spoil(text: str) -> None:
     """An error after which a GPU cannot be used by this process."""
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def bereave(text: str) -> None:
+    """The server that the target had started is gone."""
+    raise ServerDied("odd-server ended: signal SIGKILL")
+
+
+def trouble(text: str) -> None:
+    """The server that the target asks is silent."""
+    raise TimedOut("http://10.1.2.3:8000 did not answer within 60 s")
 
 
 def kill(text: str) -> None:
@@ -91,6 +103,8 @@ DEEDS: dict[str, Callable[[str], None]] = {
     "unavailable": unavailable,
     "fail": fail,
     "spoil": spoil,
+    "bereave": bereave,
+    "trouble": trouble,
     "kill": kill,
     "crash": crash,
     "leave": leave,

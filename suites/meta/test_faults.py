@@ -85,9 +85,20 @@ def test_a_number_taken_back_is_a_catch() -> None:
     """A fault is caught where the expected check judges its number INVALID; on a sound target that is a false alarm."""
     for name, mark in (("remembered-answers", "caught"), ("call-leak", "MISSED"), (SOUND, "FALSE ALARM")):
         found = row(name, "passed", test_roofline="passed")
-        found.record.verdicts.append(Verdict("decode_roofline_share", "", 9.0, Outcome.INVALID, reason="beyond"))
+        found.record.verdicts.append(
+            Verdict("decode_roofline_share", "", 9.0, Outcome.INVALID, reason="beyond the roofline: 9")
+        )
         assert found.mark == mark
         assert never_red([found.record]) == []
+
+
+def test_a_neighbour_is_no_false_alarm() -> None:
+    """What other processes void is no word on the target: a sound one stays green, and a fault is not caught by it."""
+    for name, mark in (("remembered-answers", "MISSED"), (SOUND, "green")):
+        found = row(name, "passed", test_roofline="passed")
+        reason = "what it is a share of is void"
+        found.record.verdicts.append(Verdict("decode_roofline_share", "", None, Outcome.INVALID, reason=reason))
+        assert found.mark == mark
 
 
 def test_red_sound_target_is_a_false_alarm() -> None:

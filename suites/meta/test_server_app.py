@@ -255,3 +255,10 @@ def references(part: Any) -> list[str]:
 def test_the_fakes_answers_are_well_formed() -> None:
     """What this file's service makes up has the keys that every answer has."""
     assert all(made_up(route.task, {"text": "a", "context": "a"}).keys() >= READ.keys() for route in ROUTES)
+
+
+def test_a_chat_asked_as_a_page_says_what_it_speaks() -> None:
+    """GET /chat without an upgrade is told that it speaks WebSocket, not that it is not there."""
+    response = ask("GET", "/chat")
+    assert (response.status_code, response.headers["upgrade"]) == (426, "websocket")
+    assert response.json()["detail"] == "/chat speaks WebSocket only"

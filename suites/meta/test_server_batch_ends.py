@@ -89,3 +89,68 @@ def test_a_drain_that_is_cut_short_leaves_nobody_waiting() -> None:
 def test_a_batcher_that_never_ran_drains() -> None:
     """Ending a server that was never asked anything waits for nothing."""
     run(Batcher(HeldEngine().run, Policy()).drain())
+
+
+def test_what_nobody_waits_for_is_stopped() -> None:
+    """An engine that can be stopped is, when the last of its batch has left or is too late; the next one is served."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        engine = TimedEngine(10.0)
+        batcher = Batcher(engine.run, Policy(), stoppable=True)
+        leaving = send(batcher, "a", "b")
+        await settle()
+        leaving[0].cancel()
+        await asyncio.sleep(1)
+        assert batcher.depth == 0
+        late = asyncio.create_task(batcher.submit(ask("late"), loop.time() + 3.0))
+        leaving[1].cancel()  # the second of two batches now, for the first one began alone
+        await settle()
+        found = await outcomes([*leaving, late])
+        assert [type(each) for each in found] == [asyncio.CancelledError, asyncio.CancelledError, DeadlinePassed]
+        began = loop.time()
+        assert await outcomes(send(batcher, "next")) == [answer(ask("next"))]
+        assert loop.time() - began == pytest.approx(10.0)
+        assert [[request["text"] for request in batch] for _, _, batch in engine.calls] == [["next"]]
+
+    run(main())
+
+
+def test_what_somebody_waits_for_is_not_stopped() -> None:
+    """As long as one of a batch waits, the engine goes on; one that cannot be stopped goes on for nobody."""
+
+    async def main() -> None:
+        for stoppable, others in ((True, 1), (False, 0)):
+            engine = TimedEngine(10.0)
+            batcher = Batcher(engine.run, Policy(), stoppable=stoppable)
+            first = send(batcher, "first")
+            await settle()
+            tasks = send(batcher, "a", "b")
+            await asyncio.gather(*first)
+            await settle()
+            for task in tasks[others:]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await batcher.drain()
+            assert [[r["text"] for r in batch] for _, _, batch in engine.calls] == [["first"], ["a", "b"]]
+
+    run(main())
+
+
+def test_one_slip_ends_no_task_for_good(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in the batcher itself costs those who wait their answers, is in the log, and the next one is served."""
+
+    async def main() -> None:
+        batcher = Batcher(TimedEngine(1.0).run, Policy())
+        with monkeypatch.context() as broken:
+            broken.setattr("targets.server.batching.queue.BatchQueue.take", lambda *_: 1 // 0)
+            (found,) = await outcomes(send(batcher, "unlucky"))
+        assert isinstance(found, ZeroDivisionError)
+        assert "batcher_failed" in caplog.text
+        assert batcher.depth == 0
+        assert await outcomes(send(batcher, "next")) == [answer(ask("next"))]
+        await batcher.drain()
+        with pytest.raises(Closed):
+            await batcher.submit(ask("too late"))
+
+    run(main())

@@ -11,7 +11,14 @@ from suites.meta.engine_kit import PATIENCE_S, Lines, echo, engine, played
 from suites.meta.odd_engine import NAME
 from targets import model_files
 from targets.registry import backends, optimizations, tasks
-from targets.server.engine.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine.engine import (
+    Engine,
+    EngineBusyStarting,
+    EngineDied,
+    TargetFailed,
+    TargetRefused,
+    UpstreamFailed,
+)
 from targets.server.engine.orders import here
 from targets.server.settings import ServedTask, Settings
 
@@ -95,6 +102,7 @@ def test_calls_at_once_do_not_cross(tmp_path: Path) -> None:
         ("fail", TargetFailed, "the target fails"),
         ("object", TargetFailed, "not JSON serializable"),
         ("nan", TargetFailed, "not JSON compliant"),
+        ("trouble", UpstreamFailed, "did not answer within"),
     ],
 )
 def test_an_error_of_the_target_is_no_death(tmp_path: Path, deed: str, error: type[Exception], message: str) -> None:

@@ -120,6 +120,20 @@ def test_a_process_whose_gpu_is_spoiled_is_replaced(tmp_path: Path) -> None:
     played(play, engine(tmp_path))
 
 
+def test_a_process_whose_own_server_has_ended_is_replaced(tmp_path: Path) -> None:
+    """Where a target asks a server that it started, the end of that one is the death of the engine, which restarts."""
+
+    async def play(subject: Engine, log: Lines) -> None:
+        before = subject.pid
+        with pytest.raises(EngineDied, match="it is being restarted"):
+            await echo(subject, "bereave")
+        await until(lambda: subject.restarts == 1)
+        assert (await echo(subject, "fine"))["pid"] != before
+        assert "the server that it had started has ended" in log.of("engine_died")[0]["reason"]
+
+    played(play, engine(tmp_path))
+
+
 def test_pauses_before_restarts_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it cannot be loaded again each pause is twice the last, up to the longest; then it serves again."""
     monkeypatch.setattr(engine_module, "LONGEST_PAUSE_S", 0.05)

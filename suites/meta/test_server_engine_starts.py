@@ -14,6 +14,7 @@ from suites.meta.odd_engine import NAME, PLAIN
 from suites.meta.runs import ROOT
 from targets.api import Unavailable, UserError
 from targets.server.engine.engine import Engine, EngineBusyStarting, EngineDied, TargetFailed
+from targets.server.engine.link import Link
 from targets.server.settings import ServedTask
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -58,6 +59,20 @@ def workers() -> set[int]:
     """Processes below this one, the fork server and multiprocessing's tracker not among them."""
     below = psutil.Process().children(recursive=True)
     return {each.pid for each in below if each.ppid() != os.getpid()}
+
+
+def test_a_process_that_ends_behind_its_reply_does_not_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose channel has ended when its load is heard of fails the start: nobody would ever replace it."""
+    monkeypatch.setattr(Link, "lost", property(lambda link: link.pid > 0))
+
+    async def whole() -> None:
+        subject, _ = engine(tmp_path)
+        with pytest.raises(EngineDied, match="ended as soon as it had loaded"):
+            await subject.start()
+        assert subject.state == "stopped"
+        await subject.close()
+
+    asyncio.run(whole())
 
 
 def test_a_model_for_another_task_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from targets.server.guards.api_key import CHALLENGE, ApiKey, read_keys
 from targets.server.guards.drain import Drain
 from targets.server.guards.origin import SameOrigin
 from targets.server.guards.protect import protect
+from targets.server.http.body import DEADLINE
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -122,5 +123,6 @@ def test_cors_is_off_unless_told() -> None:
     opened = protect(Echo(), Drain(), max_body_bytes=64, keys=[KEY], cors_origins=["https://a.example"])
     said = call(opened, scope("OPTIONS", headers=preflight))
     assert (said.status, said.headers["access-control-allow-origin"]) == (200, "https://a.example")
+    assert DEADLINE.lower() in said.headers["access-control-allow-headers"].lower()
     refused = call(opened, scope("POST", headers={"origin": "https://a.example"}))
     assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://a.example")

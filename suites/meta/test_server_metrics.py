@@ -44,13 +44,22 @@ def test_batches_tell_sizes_and_phases() -> None:
     task = metrics.task("ner")
     task.ran([0.001, 0.002, 0.003], 0.01)
     task.tokenized(0.0004)
-    task.read(37)
+    task.tokens(30, 7)
     assert value(metrics, "nlp_batch_size_bucket", task="ner", le="2.0") == 0
     assert value(metrics, "nlp_batch_size_bucket", task="ner", le="4.0") == 1
     for phase, count, total in (("queue", 3, 0.006), ("run", 3, 0.03), ("tokenize", 1, 0.0004)):
         assert value(metrics, "nlp_request_seconds_count", task="ner", phase=phase) == count
         assert value(metrics, "nlp_request_seconds_sum", task="ner", phase=phase) == pytest.approx(total)
-    assert value(metrics, "nlp_tokens_total", task="ner") == 37
+    assert value(metrics, "nlp_tokens_total", task="ner", kind="read") == 30
+    assert value(metrics, "nlp_tokens_total", task="ner", kind="written") == 7
+
+
+def test_a_stream_tells_its_first_token() -> None:
+    """A stream counts in the phases run and first_token, and as queued for what the engine did not take."""
+    metrics = Metrics()
+    metrics.task("chat").streamed(0.2, 1.5, 1.75)
+    for phase, seconds in (("first_token", 0.2), ("run", 1.5), ("queue", 0.25)):
+        assert value(metrics, "nlp_request_seconds_sum", task="chat", phase=phase) == pytest.approx(seconds)
 
 
 def test_the_cache_is_counted_by_result() -> None:

@@ -130,7 +130,8 @@ def test_the_same_again_comes_from_the_cache() -> None:
         assert engine.batches == [[text("a")], [text("b")]]
         assert value(service, "nlp_cache_requests_total", result="hit") == 1
         assert value(service, "nlp_cache_requests_total", result="miss") == 2
-        assert value(service, "nlp_tokens_total", task="sentiment") == 6
+        assert value(service, "nlp_tokens_total", task="sentiment", kind="read") == 6
+        assert value(service, "nlp_tokens_total", task="sentiment", kind="written") == 0
 
     with_service(use)
 
@@ -285,7 +286,9 @@ def test_streams_say_pieces_and_the_answer() -> None:
     async def use(service: Service, engine: Any) -> None:
         items = [item async for item in service.stream("sentiment", text("ab"))]
         assert items == ["a", "b", {"text": "ab", "tokens": 2, "output_tokens": 5}]
-        assert value(service, "nlp_tokens_total", task="sentiment") == 7
+        assert value(service, "nlp_tokens_total", task="sentiment", kind="read") == 2
+        assert value(service, "nlp_tokens_total", task="sentiment", kind="written") == 5
+        assert value(service, "nlp_request_seconds_count", task="sentiment", phase="first_token") == 1
         engine.gate.clear()
         async with aclosing(service.stream("sentiment", text("ab"))) as left:
             assert await anext(left) == "a"

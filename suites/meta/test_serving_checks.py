@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fixtures.serving.endpoints import ENDPOINTS
 from fixtures.serving.fault_table import WIDTHS, FaultTable
 from fixtures.serving.haproxy import DEPLOYED, placed
 from fixtures.serving.leak import BLOCKS, LEAST_BYTES, Growth, Sample
+from fixtures.serving.ledger import settle
 from fixtures.serving.likeness import COARSE, ROUNDING, difference, tolerance
 from fixtures.serving.process_tree import Held
 from fixtures.serving.traffic import Question, verdict
@@ -61,9 +63,9 @@ def test_one_step_is_no_leak() -> None:
 
 
 def test_growth_is_told_by_the_request() -> None:
-    """A server that keeps 64 bytes of each request is said to, and one whose allocator settles by 10 bytes is not."""
+    """A server that keeps 64 bytes of each request is said to, and one whose allocator settles by two is not."""
     per_s = 240
-    for kept, told in ((64, True), (10, False)):
+    for kept, told in ((64, True), (2, False)):
         levels = [500.0 + kept * per_s * at / 2**20 for at in range(60)]
         growth = Growth([Sample(float(at), Held(level, 40)) for at, level in enumerate(levels)])
         found = growth.bytes_per_request(59 * per_s)
@@ -86,6 +88,18 @@ def test_kept_descriptors_are_counted() -> None:
     passing = Growth([Sample(float(at), Held(500.0, 40 + at % 3)) for at in range(60)])
     assert kept.descriptors == 5
     assert abs(passing.descriptors) <= 1
+
+
+def test_no_load_excuses_garbage() -> None:
+    """A load with an answer that is another one, or no answer, or a server's own failure, is red without any limit."""
+    for kind, red in (("wrong answer", True), ("malformed", True), ("http 500", True), ("http 429", False)):
+        figures = SimpleNamespace(seen=SimpleNamespace(errors={kind: 3}, examples={kind: "..."}, due=range(500)))
+        loaded = SimpleNamespace(figures=figures, verdicts=[])
+        if red:
+            with pytest.raises(pytest.fail.Exception, match=f"3 x {kind}"):
+                settle(loaded)  # type: ignore[arg-type]
+        else:
+            settle(loaded)  # type: ignore[arg-type]
 
 
 def reply(status: int, content: Any, kind: str = PROBLEM, **headers: str) -> Reply:

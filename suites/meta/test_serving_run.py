@@ -87,11 +87,13 @@ def test_an_endpoint_that_is_not_there(tmp_path: Path) -> None:
         ("--concurrent=2.5", "connections are whole"),
         ("--requests=0", "--requests 0: should be 1 or more"),
         ("--duration=0", "--duration 0: should be above 0"),
+        ("--rate=5 --requests=9 --duration=2", "--rate with --requests lasts as long as these take"),
+        ("--rate=5,9 --requests=9", "leave out --duration and steps"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, argument: str, told: str) -> None:
     """A mistyped option ends the run before anything starts."""
-    found = loaded(tmp_path, "http://127.0.0.1:1", argument)
+    found = loaded(tmp_path, "http://127.0.0.1:1", *argument.split())
     assert found.code == 4
     (line,) = found.errors
     assert told in line

@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import WebSocketRoute
 
 from targets.registry import did_you_mean
 from targets.server.http.faults import FAULTS, problem_of
@@ -96,6 +97,8 @@ def of_routing(request: Request, error: HTTPException, app: FastAPI) -> Problem:
     """No such path, or no such method there: with what there is."""
     path, headers = request.url.path[:100], error.headers
     if error.status_code == 404:
+        if any(isinstance(route, WebSocketRoute) and route.path == request.url.path for route in app.routes):
+            return Problem(426, f"{path} speaks WebSocket only", headers={"Upgrade": "websocket"})
         known = sorted({getattr(route, "path", "") for route in app.routes} - {""})
         return Problem(404, f"there is no {path!r} here.{did_you_mean(path, known)}")
     if error.status_code == 405:

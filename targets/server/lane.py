@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TypeVar
 
 from targets.api import Answer, Request
-from targets.registry import backends
+from targets.generation import GeneratorTask
+from targets.registry import backends, tasks
 from targets.server.batching.batcher import Batcher, DeadlinePassed, QueueFull
 from targets.server.caching.cache import Cache, key, pack, unpack
 from targets.server.caching.single_flight import SingleFlight
@@ -46,6 +47,7 @@ class Lane:
             unready=(EngineBusyStarting,),
             recovered=self._recovered,
             ahead=engine.ahead,
+            stoppable=isinstance(tasks[engine.served.task], GeneratorTask),
         )
         metrics.watch(self._watched())
 
@@ -82,13 +84,17 @@ class Lane:
         if self._streams >= self._limit:
             raise QueueFull(self._streams, self._batcher.retry_after_s)
         self._streams += 1
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             async with aclosing(self.engine.stream(request)) as pieces:
                 piece = await in_time(anext(pieces), patience_s)
+                first_s = loop.time() - began
                 while isinstance(piece, str):
                     yield piece
                     piece = await anext(pieces)
                 self._count(piece)
+                self.metrics.streamed(first_s, self.engine.last_timing.run_s, loop.time() - began)
                 yield piece
         finally:
             self._streams -= 1
@@ -115,7 +121,7 @@ class Lane:
             raise EngineBusyStarting(f"the engine of {self.engine.served.task} does not come back", self._patience_s)
 
     def _count(self, answer: Answer) -> None:
-        self.metrics.read(answer["tokens"] + answer.get("output_tokens", 0))
+        self.metrics.tokens(answer["tokens"], answer.get("output_tokens", 0))
 
     def _known_as(self) -> str:
         """What the engine's answers depend on, made anew when another model was loaded."""

@@ -18,7 +18,9 @@ from targets.server.gauges import DeviceCollector, EngineCollector, Watched
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Upper bounds of the latency histogram: the limits that verdicts speak of (50, 100, 200 ms) are among them."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-PHASES = ("queue", "tokenize", "run", "total")
+PHASES = ("queue", "tokenize", "run", "first_token", "total")
+"""`first_token`: of a stream, from when it was asked for to its first piece of text; `queue` is part of it."""
+KINDS = ("read", "written")
 RESULTS = ("hit", "miss", "error", "joined")
 
 
@@ -31,7 +33,7 @@ class TaskMetrics:
         self._statuses: dict[int, Counter] = {}
         self._phases = {phase: metrics.seconds.labels(task, phase) for phase in PHASES}
         self._sizes = metrics.batch_size.labels(task)
-        self._tokens = metrics.tokens.labels(task)
+        self._tokens = [metrics.tokens.labels(task, kind) for kind in KINDS]
 
     def answered(self, status: int, total_s: float) -> None:
         """A request was answered with this HTTP status, so long after it arrived."""
@@ -53,9 +55,15 @@ class TaskMetrics:
         """A request's texts were made into tokens in so long."""
         self._phases["tokenize"].observe(seconds)
 
-    def read(self, tokens: int) -> None:
-        """An engine read or wrote so many tokens."""
-        self._tokens.inc(tokens)
+    def streamed(self, first_s: float, run_s: float, whole_s: float) -> None:
+        """A stream was answered: when its first piece came, how long the engine took, and how long all of it took."""
+        for phase, seconds in (("first_token", first_s), ("run", run_s), ("queue", max(whole_s - run_s, 0.0))):
+            self._phases[phase].observe(seconds)
+
+    def tokens(self, *counts: int) -> None:
+        """An engine read so many tokens for an answer, and wrote so many."""
+        for counter, count in zip(self._tokens, counts, strict=True):
+            counter.inc(count)
 
 
 class Metrics:
@@ -72,7 +80,7 @@ class Metrics:
             "nlp_request_seconds", "Seconds of requests by phase.", ("task", "phase"), buckets=SECONDS
         )
         self.batch_size = histogram("nlp_batch_size", "Requests in a batch.", ("task",), buckets=SIZES)
-        self.tokens = counter("nlp_tokens", "Tokens read or written by engines.", ("task",))
+        self.tokens = counter("nlp_tokens", "Tokens that engines read and wrote.", ("task", "kind"))
         cache = counter("nlp_cache_requests", "Requests to the cache of answers.", ("result",))
         self.cache = {result: cache.labels(result) for result in RESULTS}
         self._engines = EngineCollector()

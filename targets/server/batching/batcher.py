@@ -85,6 +85,7 @@ class Batcher:
         died: what `run` raises when the engine ended or hung: nobody knows which request was at fault.
         unready: what it raises when it cannot run anything now: each request gets it, and nothing is tried again.
         ahead: give the engine its next batch shortly before it is done with the one it has, so that it never waits.
+        stoppable: `run` can be cancelled in the middle of its work: it is when nobody waits for its answers any more.
         recovered: waits until an engine that died runs again, or raises that it will not. Without it the requests of
             a batch that killed the engine get its exception at once.
     """
@@ -101,9 +102,12 @@ class Batcher:
         unready: Faults = (),
         recovered: Callable[[], Awaitable[object]] | None = None,
         ahead: bool = False,
+        stoppable: bool = False,
     ) -> None:
         self._policy, self._length, self._compatible, self._observer = policy, length, compatible, observer
-        self._isolation = Isolation(run, self._ran, died=died, unready=unready, recovered=recovered)
+        self._isolation = Isolation(
+            run, self._ran, died=died, unready=unready, recovered=recovered, stoppable=stoppable
+        )
         self._queue = BatchQueue()
         self._ahead = ahead
         self._running: dict[asyncio.Task[None], Sequence[Waiting]] = {}
@@ -211,16 +215,25 @@ class Batcher:
                     await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             while self._running:
                 await asyncio.wait(self._running)
-        except Exception:  # nothing that a request can do: a mistake of ours, which must not stay unheard
+        except Exception as error:  # nothing that a request can do: a mistake of ours, which must not stay unheard
             log.exception("batcher_failed")
-            raise
-        finally:
+            self._end(error)
+            self._worker = None  # the next request starts another one: one slip ends no task for good
+        except asyncio.CancelledError:
             self._closing = True
-            self._deadlines.stop()
-            for item in self._open():
-                item.refuse(Closed())
-            for task in self._running:
-                task.cancel()
+            self._end(Closed())
+            raise
+        else:
+            self._end(Closed())
+
+    def _end(self, error: Exception) -> None:
+        """Nobody is left waiting for this worker."""
+        self._deadlines.stop()
+        for item in list(self._open()):
+            self._queue.leave(item)
+            item.refuse(error)
+        for task in self._running:
+            task.cancel()
 
     def _start(self, batch: Sequence[Waiting]) -> None:
         loop = asyncio.get_running_loop()

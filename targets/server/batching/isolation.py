@@ -23,17 +23,28 @@ DEATHS = 2
 """A request that was in so many batches which killed the engine is given up."""
 
 
+class Abandoned(Exception):
+    """Nobody waits for any answer of a batch any more."""
+
+
 class Isolation:
-    """Runs batches. `died`, `unready` and `recovered` as in the Batcher.
+    """Runs batches. `died`, `unready`, `recovered` and `stoppable` as in the Batcher.
 
     A batch may be given to the engine while it is busy with another one; its time is counted from when that one ended.
     """
 
     def __init__(
-        self, run: Run, ran: Ran, *, died: Faults, unready: Faults, recovered: Callable[[], Awaitable[object]] | None
+        self,
+        run: Run,
+        ran: Ran,
+        *,
+        died: Faults,
+        unready: Faults,
+        recovered: Callable[[], Awaitable[object]] | None,
+        stoppable: bool,
     ) -> None:
         self._run, self._ran = run, ran
-        self._died, self._unready, self._recovered = died, unready, recovered
+        self._died, self._unready, self._recovered, self._stoppable = died, unready, recovered, stoppable
         self._free_at = 0.0
 
     async def serve(self, batch: Sequence[Waiting]) -> None:
@@ -45,6 +56,8 @@ class Isolation:
                 continue
             try:
                 started, took = await self._call(part)
+            except Abandoned:
+                continue
             except self._died as error:
                 parts += await self._revive(part, error)
             except self._unready as error:
@@ -62,7 +75,7 @@ class Isolation:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            answers = await self._run([item.request for item in part])
+            answers = await (self._wanted(part) if self._stoppable else self._run([item.request for item in part]))
         finally:
             started, self._free_at = max(started, self._free_at), loop.time()
         took = self._free_at - started
@@ -71,6 +84,25 @@ class Isolation:
         for item, answer in zip(part, answers, strict=True):
             item.answer(answer)
         return started, took
+
+    async def _wanted(self, part: Sequence[Waiting]) -> Sequence[Answer]:
+        """The answers, as long as anybody waits for one. Raises Abandoned, and stops the engine, when nobody does."""
+        running = asyncio.ensure_future(self._run([item.request for item in part]))
+        abandoned = False
+
+        def left(_: asyncio.Future[Answer]) -> None:
+            nonlocal abandoned
+            if not running.done() and all(item.gone for item in part):
+                abandoned = running.cancel()
+
+        for item in part:
+            item.future.add_done_callback(left)
+        try:
+            return await running
+        except asyncio.CancelledError:
+            if abandoned:
+                raise Abandoned from None
+            raise
 
     async def _revive(self, part: Sequence[Waiting], error: Exception) -> list[Sequence[Waiting]]:
         """After the engine died: those to try again, each alone, once it runs."""

@@ -11,14 +11,23 @@ from targets.api import Answer, Device, Request, Unavailable, UserError
 from targets.generation import GeneratorTask
 from targets.registry import tasks
 from targets.server.engine import allotment
-from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused, UpstreamFailed
 from targets.server.engine.facts import EngineFacts, Timing, facts_of
 from targets.server.engine.link import Job, Link, within, words
 from targets.server.engine.orders import here, order_of, preload_of, unavailable
 from targets.server.engine.wire import Message
 from targets.server.settings import ServedTask, Settings
 
-__all__ = ["Engine", "EngineBusyStarting", "EngineDied", "EngineFacts", "TargetFailed", "TargetRefused", "Timing"]
+__all__ = [
+    "Engine",
+    "EngineBusyStarting",
+    "EngineDied",
+    "EngineFacts",
+    "TargetFailed",
+    "TargetRefused",
+    "Timing",
+    "UpstreamFailed",
+]
 
 State: TypeAlias = Literal["starting", "ready", "restarting", "stopped"]
 
@@ -111,6 +120,7 @@ class Engine:
             EngineBusyStarting: it is not ready.
             EngineDied: the process ended or hung; it restarts by itself.
             TargetRefused: the target does not take a request of this batch.
+            UpstreamFailed: the server that the target asks did not answer as it should.
             TargetFailed: the target raised anything else.
         """
         job = await self._begin({"do": "run", "batch": list(batch)})
@@ -181,8 +191,12 @@ class Engine:
             facts["message"] = failed["message"]  # it may quote the request, which other levels keep to themselves
         self._log("target_failed", **facts)
         if failed["spoiled"] and self._link is not None:
-            self._link.end(f"{failed['kind']} of the GPU, after which this process cannot use it")
+            self._link.end(f"{failed['kind']}: {failed['spoiled']}")
             self._lost(self._link)
+        if failed["died"]:
+            raise EngineDied(f"what serves {self.served.task} died while it had this request; it is being restarted")
+        if failed["upstream"]:
+            raise UpstreamFailed(failed["message"], failed["kind"])
         raise TargetFailed(failed["message"], failed["kind"])
 
     async def _load(self) -> None:
@@ -199,6 +213,8 @@ class Engine:
             self._prepared = None  # it may be the artifact that is bad: look at it again
             await link.close()
             raise
+        if link.lost:  # it ended right behind its reply, and nobody was told, for it did not serve yet
+            raise EngineDied(f"the engine of {self.served.task} ended as soon as it had loaded: {await link.bury()}")
         self._prepared = prepared
         self._facts = facts_of(self.served, prepared, loaded, threads)
         self._link, self.state = link, "ready"
@@ -229,7 +245,7 @@ class Engine:
         failed = reply["failed"]
         if failed["unavailable"]:
             raise Unavailable(failed["message"])
-        if failed["refused"]:
+        if failed["refused"] or failed["upstream"]:
             raise UserError(failed["message"])
         raise TargetFailed(f"{failed['kind']}: {failed['message']} (at {failed['where'][-1:]})", failed["kind"])
 

@@ -26,6 +26,14 @@ class TargetRefused(Exception):
     """The target does not take this request, as the message says: the client's fault, and safe to be shown to it."""
 
 
+class UpstreamFailed(Exception):
+    """The server that an engine asks did not answer as it should. The message names it: not for a client's eyes."""
+
+    def __init__(self, message: str, kind: str = "ServerTrouble") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class TargetFailed(Exception):
     """The target raised. The message may quote the request: it is for no log and no client; `kind` names the class."""
 

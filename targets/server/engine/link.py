@@ -114,6 +114,11 @@ class Link(asyncio.Protocol):
         """The process id."""
         return self._process.pid or 0
 
+    @property
+    def lost(self) -> bool:
+        """Whether the channel to the process has ended."""
+        return self._closed.is_set()
+
     def begin(self, message: Message, patience_s: float, on_piece: Callable[[str], None] | None = None) -> Job:
         """Send a job. After `patience_s` seconds without a sign of life the process is ended."""
         self._count += 1

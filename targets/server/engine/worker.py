@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from targets.artifacts import size_mb
 from targets.generation import GeneratorTask
 from targets.process_end import follow_parent
 from targets.registry import backends, import_plugins, optimizations, tasks
+from targets.remote.client import Refused, ServerTrouble
+from targets.remote.process import ServerDied
 from targets.server.engine.wire import Channel, Message
 
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".onnx", ".onnx_data")
@@ -35,6 +38,8 @@ SIGN_S = 1.0
 """How often a generator tells that it still produces tokens."""
 WARM_TOKENS = 4
 LOCK = ".building"
+REQUESTS_FAULT = (400, 413, 422)
+"""Statuses by which a server that we ask says that the request is at fault."""
 STICKY = ("cuda error", "cublas_status", "cudnn_status", "device-side assert")
 """After these a process cannot use its GPU again (CUDA programming guide: errors of a context are sticky)."""
 
@@ -66,6 +71,9 @@ class Worker:
     runner: Runner | None = None
     job: int = 0
     signed: float = 0.0
+    unwanted: int = 0
+    """The job that was cancelled last."""
+    _listening: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def task(self) -> Task:
@@ -139,18 +147,16 @@ class Worker:
         self.channel.send({"job": self.job, "piece": piece})
 
     def alive(self) -> None:
-        """A token has come: listen, and tell now and then."""
-        self.listen()
-        now = time.monotonic()
-        if now - self.signed >= SIGN_S:
-            self.signed = now
-            self.channel.send({"job": self.job, "alive": True})
-
-    def listen(self) -> None:
-        """Whether the job is still wanted. Raises Cancelled."""
-        while (message := self.channel.glance()) is not None:
-            if message.get("cancel") == self.job:
+        """A token has come, in any thread: listen, and tell now and then. Raises Cancelled in each that asks."""
+        with self._listening:
+            while (message := self.channel.glance()) is not None:
+                self.unwanted = message.get("cancel", self.unwanted)
+            if self.unwanted == self.job:
                 raise Cancelled
+            now = time.monotonic()
+            if now - self.signed >= SIGN_S:
+                self.signed = now
+                self.channel.send({"job": self.job, "alive": True})
 
     def outcome(self, message: Message) -> Message:
         """Do a job, and say how it went."""
@@ -195,14 +201,26 @@ def serve(control: socket.socket, said: socket.socket, order: Order) -> None:
 
 
 def failure(error: BaseException) -> Message:
-    """An exception as it travels. `refused`: it is the request's fault. `spoiled`: this process is of no more use."""
+    """An exception as it travels.
+
+    `refused`: it is the request's fault. `upstream`: that of a server which this process asks. `spoiled`: why this
+    process is of no more use.
+    """
     message = str(error)
+    upstream = isinstance(error, ServerTrouble) and not (isinstance(error, Refused) and error.status in REQUESTS_FAULT)
+    spoiled = "an error of the GPU, after which this process cannot use it"
+    if isinstance(error, ServerDied):
+        spoiled = "the server that it had started has ended"
+    elif not any(sign in message.lower() for sign in STICKY):
+        spoiled = ""
     return {
         "kind": type(error).__name__,
         "message": message,
-        "refused": isinstance(error, (UserError, Unsupported)),
+        "refused": isinstance(error, (UserError, Unsupported)) and not upstream,
+        "upstream": upstream,
         "unavailable": isinstance(error, Unavailable),
-        "spoiled": any(sign in message.lower() for sign in STICKY),
+        "died": isinstance(error, ServerDied),
+        "spoiled": spoiled,
         "where": [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)],
     }
 

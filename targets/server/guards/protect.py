@@ -14,7 +14,7 @@ from targets.server.guards.guard import BODY_S, Guard
 from targets.server.guards.origin import SameOrigin
 from targets.server.guards.request_id import RequestId
 
-ASKED = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID")
+ASKED = ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Server-Timeout")
 TOLD = ("X-Request-ID", "Retry-After")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 
 from targets.server.batching.batcher import Closed, DeadlinePassed, QueueFull
-from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused
+from targets.server.engine.errors import EngineBusyStarting, EngineDied, TargetFailed, TargetRefused, UpstreamFailed
 from targets.server.http.problems import Problem
 from targets.server.service import TaskNotServed
 
@@ -22,6 +22,9 @@ FAULTS: dict[type[Exception], Callable[[Any], Problem]] = {
     EngineBusyStarting: lambda error: Problem.later(503, str(error), error.retry_after_s),
     EngineDied: lambda error: Problem.later(503, str(error)),
     TargetRefused: lambda error: Problem(422, str(error)),
+    UpstreamFailed: lambda _: Problem(
+        502, "the server behind this engine did not answer as it should; the log says how"
+    ),
     TargetFailed: lambda _: Problem(500, "the model failed on this request; the server's log says how"),
     TaskNotServed: lambda error: Problem(404, str(error)),
     ClientDisconnect: lambda _: Problem(CLIENT_CLOSED_REQUEST, "the client left before its answer"),

@@ -32,11 +32,12 @@ PROBLEMS = {
     429: "More is asked for than the queue holds; try again after Retry-After",
     431: "The headers are larger than this server takes",
     500: "The server failed; its log says how, under the id of the request",
+    502: "The server behind this engine did not answer as it should",
     503: "The model is not there, or its process ended; try again after Retry-After",
     504: "No answer was ready in time",
 }
 """What each status of a problem means here."""
-TASK_PROBLEMS = (400, 403, 408, 413, 415, 422, 429, 500, 503, 504)
+TASK_PROBLEMS = (400, 403, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 """What a route that a model answers may say instead of an answer."""
 RETRIED = (429, 503)
 EVENT = {
