@@ -131,3 +131,14 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     assert "does not answer" in found.output
     assert "is the server running, and the URL right?" in found.output
     assert "Traceback" not in found.output
+
+
+def test_what_is_not_installed_is_skipped_with_how_to_get_it(tmp_path: Path) -> None:
+    """A fixture that finds a program or library missing skips its tests, as their own bodies would, with the hint."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['mlperf_loadgen'] = None\n")
+    asked = ("--endpoint=sentiment", "suites/serving/test_mlperf.py", "-k", "test_the_server", "-rs")
+    with double("queue", 1.0) as url:
+        found = run(tmp_path / "build", f"--url={url}", *asked, environment={"PYTHONPATH": str(tmp_path)})
+    assert found.code == 0, found.output
+    assert "4 skipped" in found.output
+    assert "MLPerf's LoadGen is not installed: pip install" in found.output
