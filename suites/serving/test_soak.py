@@ -25,7 +25,7 @@ MINUTES = 5.0
 """Without --soak."""
 WARM_S, MOST_WARM = 20.0, 9
 """Load before the first look, in rounds: allocators grow, pools open, the cache fills."""
-SETTLED_MB = 0.2
+SETTLED_MB = 0.05
 """By how much memory may grow in the last round of it."""
 CONNECTIONS = 6
 TEXTS = 24

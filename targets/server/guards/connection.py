@@ -14,6 +14,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from targets.server.guards.gathered import Gathered
 from targets.server.guards.guard import HEADER_BYTES
 from targets.server.guards.logs import Tally
 from targets.server.guards.refusal import Headers, bare
@@ -65,7 +66,7 @@ class Watched:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A client has connected."""
-        super().connection_made(transport)  # type: ignore[misc]
+        super().connection_made(Gathered(transport, self.loop))  # type: ignore[misc]
         if len(self.connections) > self.limits.connections:
             self._turn_away()
         else:
