@@ -3,7 +3,8 @@
 Import it in the processes of a run only (pytest's through --targets, the hosts'): it makes `fake/plain` the reference
 of that run, so that no real engine is needed, and its techniques really do kill, exhaust or stop their process.
 With FAKE_TRACE=FILE in the environment, `load TECHNIQUE PID` is appended to that file at each load, and
-`busy TECHNIQUE PID` at the third call.
+`busy TECHNIQUE PID` at the third call. With FAKE_HELD=TECHNIQUE beside it, that one answers two calls, and the others
+when FILE.go exists: once the test has done what it does to a target in the midst of its work.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ class Fake:
         def before(number: int) -> None:
             if number == 3:
                 trace("busy", optimization.name)
+                await_word(optimization.name)
             optimization.at_call(number)
 
         return KeywordRunner({int(index): name for index, name in names.items()}, before)
@@ -151,9 +153,12 @@ def lack(_: object) -> None:
     raise Unavailable("the fake accelerator is not here: plug one in")
 
 
-def limp(_: object) -> None:
-    """A slow engine, so that there is time to kill something."""
-    time.sleep(0.1)
+def await_word(technique: str) -> None:
+    """Wait where the test holds this technique."""
+    if os.environ.get("FAKE_HELD") == technique:
+        word = Path(os.environ["FAKE_TRACE"] + ".go")
+        while not word.exists():
+            time.sleep(0.01)
 
 
 def register(name: str, **behaviour: Callable[[int], object]) -> None:
@@ -179,6 +184,7 @@ backends.register("absent")(
 )
 register("plain")
 register("twin")
+register("triplet")
 register("segfault", at_call=deeds.segfault)
 register("exit", at_call=deeds.leave)
 register("hang", at_call=hang)
@@ -186,5 +192,4 @@ register("oom", at_call=deeds.exhaust)
 register("kill-self", at_call=die_at_third)
 register("load-error", at_load=deeds.refuse)
 register("unavailable", at_load=lack)
-register("parent", at_load=deeds.breed, at_call=limp)
-register("slow", at_call=limp)
+register("parent", at_load=deeds.breed)

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 MARK = "EDGE_META_RUN"
 """Environment variable that every process of a run inherits, so that none can hide."""
 TEXTS = (
@@ -121,7 +121,7 @@ def run(build: Path, *arguments: str, environment: Mapping[str, str] | None = No
     return Running(build, *arguments, environment=environment).wait()
 
 
-def until(what: Callable[[], bool], within_s: float = 30.0) -> bool:
+def until(what: Callable[[], bool], within_s: float = 120.0) -> bool:
     """Whether something becomes true in time."""
     deadline = time.monotonic() + within_s
     while not what():
@@ -136,6 +136,16 @@ def traced(trace: Path, event: str = "load") -> list[tuple[str, int]]:
     lines = trace.read_text().splitlines() if trace.exists() else []
     found = [line.split() for line in lines]
     return [(name, int(pid)) for kind, name, pid in found if kind == event]
+
+
+def held_at(trace: Path, technique: str) -> dict[str, str]:
+    """The environment in which the fake engine leaves a trace and this technique ("": none) waits for `let_go`."""
+    return {"FAKE_TRACE": str(trace), "FAKE_HELD": technique}
+
+
+def let_go(trace: Path) -> None:
+    """What was held goes on."""
+    Path(f"{trace}.go").touch()
 
 
 def model(folder: Path) -> Path:

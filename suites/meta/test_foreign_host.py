@@ -108,7 +108,7 @@ def test_helpers_there_die_with_their_host(host: Host, end: deeds.Deed | str) ->
         with pytest.raises(HostDied):
             host.call(end)
     host.close()
-    assert until(lambda: not runs(helper) and not runs(host.pid), 5)
+    assert until(lambda: not runs(helper) and not runs(host.pid))
     assert not host.log.exists()
 
 
@@ -148,7 +148,7 @@ def test_nothing_there_outlives_a_killed_parent(tmp_path: Path) -> None:
         assert all(runs(pid) for pid in pids)
         parent.kill()
     try:
-        assert until(lambda: not any(runs(pid) for pid in pids), 5), f"left: {[pid for pid in pids if runs(pid)]}"
+        assert until(lambda: not any(runs(pid) for pid in pids)), f"left: {[pid for pid in pids if runs(pid)]}"
     finally:
         for pid in filter(runs, pids):
             os.kill(pid, signal.SIGKILL)

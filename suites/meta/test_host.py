@@ -156,7 +156,7 @@ def test_helpers_die_with_their_host(host: Host, end: deeds.Deed | str) -> None:
         with pytest.raises(HostDied):
             host.call(end)
     host.close()
-    assert until(lambda: not runs(helper), 5)
+    assert until(lambda: not runs(helper))
     assert not runs(host.pid)
     assert not host.log.exists()
 
@@ -185,7 +185,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
         assert all(runs(pid) for pid in pids)
         parent.kill()
     try:
-        assert until(lambda: not any(runs(pid) for pid in pids), 5), f"left: {[pid for pid in pids if runs(pid)]}"
+        assert until(lambda: not any(runs(pid) for pid in pids)), f"left: {[pid for pid in pids if runs(pid)]}"
     finally:
         for pid in filter(runs, pids):
             os.kill(pid, signal.SIGKILL)

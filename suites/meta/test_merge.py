@@ -16,7 +16,7 @@ from fixtures.fleet import merge
 from fixtures.fleet.run import sentence
 from fixtures.results import Results
 from suites.meta import sample_records
-from suites.meta.runs import ROOT, Run, Running, arguments, data, run, traced, until
+from suites.meta.runs import ROOT, Run, Running, arguments, data, held_at, let_go, run, traced, until
 from targets.api import UserError
 
 QUICK = ("-pno:allure_pytest", "suites/accuracy/test_accuracy.py::test_score")
@@ -159,12 +159,12 @@ def test_what_a_board_died_of_is_one_sentence() -> None:
     assert "pip install" in sentence("ModuleNotFoundError: No module named 'execnet'")
 
 
-def fleet(folder: Path, *words: str, technique: str = "plain,twin", examples: int = 40) -> Running:
+def fleet(folder: Path, *words: str, technique: str = "plain,twin", held: str = "") -> Running:
     """Two boards on this machine."""
     pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[parallel]'")
     asked = [*arguments(folder, *technique.split(",")), *QUICK, "--dist=each", "--tx=2*popen", *words]
-    data(folder / "data.tsv", examples)
-    return Running(folder / "build", *asked, environment={"FAKE_TRACE": str(folder / "trace")})
+    data(folder / "data.tsv", 40)
+    return Running(folder / "build", *asked, environment=held_at(folder / "trace", held))
 
 
 @pytest.fixture(scope="module")
@@ -222,13 +222,14 @@ def test_a_board_that_refuses_is_named(tmp_path: Path) -> None:
 
 def test_a_board_that_dies_loses_what_it_had_not_sent_only(tmp_path: Path) -> None:
     """After kill -9 on a board its ended cases are kept, the one under way is marked, the other board is whole."""
-    running = fleet(tmp_path, technique="plain,slow", examples=400)
-    assert until(lambda: "slow" in dict(traced(tmp_path / "trace", "busy")))
+    running = fleet(tmp_path, technique="plain,triplet", held="triplet")
+    assert until(lambda: "triplet" in dict(traced(tmp_path / "trace", "busy")))
     host = traced(tmp_path / "trace", "busy")[-1][1]
     victim = next(
         parent for parent in psutil.Process(host).parents() if "multiprocessing" not in " ".join(parent.cmdline())
     )
     os.kill(victim.pid, signal.SIGKILL)
+    let_go(tmp_path / "trace")
     done = running.wait()
     assert done.code == 1, done.output
     assert "lost: gw" in done.output
@@ -237,5 +238,5 @@ def test_a_board_that_dies_loses_what_it_had_not_sent_only(tmp_path: Path) -> No
         for path in sorted((tmp_path / "build").glob("results-*.json"))
     ]
     assert sorted(map(str, statuses)) == sorted(
-        map(str, [{"plain": "passed", "slow": "interrupted"}, {"plain": "passed", "slow": "passed"}])
+        map(str, [{"plain": "passed", "triplet": "interrupted"}, {"plain": "passed", "triplet": "passed"}])
     )

@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.cases import Case
 from fixtures.fleet.role import Role, place, specs
-from suites.meta.runs import Run, Running, arguments, data, interrupt, model, run, traced, until
+from suites.meta.runs import Run, Running, arguments, data, held_at, interrupt, let_go, model, run, traced, until
 
 pytest.importorskip("xdist", reason="pytest-xdist is not installed: pip install '.[parallel]'")
 
@@ -111,7 +111,7 @@ def under_way(folder: Path, last: str, *words: str) -> Running:
     """A run of two models over two workers, on its way to the technique `last`."""
     asked = ready(folder, "plain", last, models=("small",))
     data(folder / "data.tsv", 400)
-    there = {"FAKE_TRACE": str(folder / "fake"), "MODELS_TRACE": str(folder / "trace")}
+    there = {**held_at(folder / "fake", "triplet"), "MODELS_TRACE": str(folder / "trace")}
     return Running(folder / "build", *asked, *QUICK, NO_REPORT, "-n=2", *words, environment=there)
 
 
@@ -134,7 +134,7 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
         ("sentiment/tiny/fake/plain", "passed"),
         ("sentiment/tiny/fake/hang", "interrupted"),
     ]
-    assert until(lambda: not running.kin(), 5), running.kin()
+    assert until(lambda: not running.kin()), running.kin()
     again = under_way(tmp_path, "hang", "--resume", "--call-timeout=1").wait()
     assert again.code == 1, again.output
     assert "resumed: 2 finished cases are kept, 2 are left" in again.output
@@ -144,16 +144,17 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path: Path) -> None:
 
 def test_a_killed_worker_costs_its_case_only(tmp_path: Path) -> None:
     """After kill -9 on a worker its case is red and says why, all others are whole, and --resume would run it."""
-    running = under_way(tmp_path, "slow")
-    assert until(lambda: "slow" in dict(traced(tmp_path / "fake", "busy")))
-    host = dict(traced(tmp_path / "fake", "busy"))["slow"]
+    running = under_way(tmp_path, "triplet")
+    assert until(lambda: "triplet" in dict(traced(tmp_path / "fake", "busy")))
+    host = dict(traced(tmp_path / "fake", "busy"))["triplet"]
     models = {pid: name for name, pid in loads(tmp_path / "trace")}
     victim = next(process.pid for process in psutil.Process(host).parents() if process.pid in models)
     os.kill(victim, signal.SIGKILL)
+    let_go(tmp_path / "fake")
     found = running.wait()
     assert found.code == 1, found.output
     cases = {case["id"]: case for case in found.results["cases"]}
-    cut = cases.pop(f"sentiment/{models[victim]}/fake/slow")
+    cut = cases.pop(f"sentiment/{models[victim]}/fake/triplet")
     assert cut["status"] == "interrupted"
     assert cut["reason"].startswith("worker gw")
     assert "died in accuracy/test_accuracy.py::test_score; --resume runs it" in cut["reason"]
@@ -166,7 +167,7 @@ def test_a_killed_controller_leaves_no_process(tmp_path: Path) -> None:
     running = hanging(tmp_path)
     assert len(running.kin()) >= 7  # controller, two workers, their fork servers, hosts
     running.process.kill()
-    assert until(lambda: not running.kin(), 10), running.kin()
+    assert until(lambda: not running.kin()), running.kin()
     running.end()
 
 

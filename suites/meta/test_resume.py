@@ -15,9 +15,9 @@ from fixtures import models
 from fixtures.cases import Case
 from fixtures.session import Session
 from fixtures.subjects import Subject
-from suites.meta.runs import Run, Running, arguments, interrupt, run, traced, until
+from suites.meta.runs import PATIENCE_S, Run, Running, arguments, held_at, interrupt, let_go, run, traced, until
 
-ORDER = ("plain", "load-error", "parent", "slow")
+ORDER = ("plain", "load-error", "parent", "triplet")
 TORN = "--targets=suites.meta.torn"
 QUICK = (
     "-pno:allure_pytest",  # drawing charts takes longer than all else
@@ -37,10 +37,10 @@ class Scene:
     def trace(self) -> Path:
         return self.folder / "trace"
 
-    def start(self, *words: str, techniques: tuple[str, ...] = ORDER) -> Running:
-        """A run over these techniques; `parent` has a helper process."""
+    def start(self, *words: str, techniques: tuple[str, ...] = ORDER, held: str = "") -> Running:
+        """A run over these techniques, `held` waiting in the midst of its calls; `parent` has a helper process."""
         asked = arguments(self.folder, *techniques)
-        return Running(self.folder / "build", *asked, *QUICK, *words, environment={"FAKE_TRACE": str(self.trace)})
+        return Running(self.folder / "build", *asked, *QUICK, *words, environment=held_at(self.trace, held))
 
     def reaches(self, technique: str) -> bool:
         """Whether a target of this technique is in the midst of its calls in time."""
@@ -57,17 +57,18 @@ def scene(factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture(scope="module")
 def killed_host(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run in which the host of `slow` was killed from outside."""
+    """A run in which the host of `triplet` was killed from outside."""
     there = scene(tmp_path_factory)
-    running = there.start(techniques=("plain", "slow"))
-    assert there.reaches("slow")
-    os.kill(there.host("slow"), signal.SIGKILL)
+    running = there.start(techniques=("plain", "triplet"), held="triplet")
+    assert there.reaches("triplet")
+    os.kill(there.host("triplet"), signal.SIGKILL)
+    let_go(there.trace)
     return running.wait()
 
 
 def test_a_killed_host_fails_its_case(killed_host: Run) -> None:
     """After kill -9 on a host in mid-run the test at hand fails with its diagnosis, and the run is red."""
-    case = killed_host.cases["slow"]
+    case = killed_host.cases["triplet"]
     assert killed_host.code == 1
     assert case["status"] == "crashed"
     assert case["reason"].startswith("host died: signal SIGKILL (not by the kernel for want of memory")
@@ -76,7 +77,7 @@ def test_a_killed_host_fails_its_case(killed_host: Run) -> None:
 
 def test_a_killed_host_fails_nothing_else(killed_host: Run) -> None:
     """The other tests of that case run in a new host, and the other cases are as always."""
-    outcomes = [text.partition(":")[0] for text in killed_host.cases["slow"]["checks"].values()]
+    outcomes = [text.partition(":")[0] for text in killed_host.cases["triplet"]["checks"].values()]
     assert sorted(outcomes) == ["failed", "passed", "passed"]
     assert killed_host.cases["plain"]["status"] == "passed"
     assert killed_host.cases["plain"]["metrics"]["accuracy"] == 1.0
@@ -84,7 +85,7 @@ def test_a_killed_host_fails_nothing_else(killed_host: Run) -> None:
 
 @dataclass
 class Killed:
-    """A run whose pytest was killed while `slow` ran: what was left of it, and the runs after it."""
+    """A run whose pytest was killed while `triplet` ran: what was left of it, and the runs after it."""
 
     scene: Scene
     remains: list[str]
@@ -97,11 +98,11 @@ class Killed:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     there = scene(tmp_path_factory)
-    running = there.start()
-    assert there.reaches("slow")
+    running = there.start(held="triplet")
+    assert there.reaches("triplet")
     assert len(running.kin()) >= 4  # pytest, fork server, resource tracker, host
     os.kill(running.process.pid, signal.SIGKILL)
-    until(lambda: not running.kin(), 5)
+    until(lambda: not running.kin())
     remains = [" ".join(process.cmdline()) for process in running.kin()]
     running.end()
     loaded = [name for name, _ in traced(there.trace)]
@@ -117,9 +118,9 @@ def test_a_killed_run_leaves_no_process(killed: Killed) -> None:
 
 def test_a_resumed_run_repeats_no_finished_case(killed: Killed) -> None:
     """--resume runs the case that was cut short, and loads no finished one again, failed ones neither."""
-    assert killed.loaded == ["plain", "load-error", "parent", "slow"]
+    assert killed.loaded == ["plain", "load-error", "parent", "triplet"]
     loaded = [name for name, _ in traced(killed.scene.trace)]
-    assert loaded == [*killed.loaded, "slow"]
+    assert loaded == [*killed.loaded, "triplet"]
 
 
 def test_a_resumed_run_has_whole_results(killed: Killed) -> None:
@@ -129,7 +130,7 @@ def test_a_resumed_run_has_whole_results(killed: Killed) -> None:
         "plain": "passed",
         "load-error": "failed",
         "parent": "passed",
-        "slow": "passed",
+        "triplet": "passed",
     }
     answers = [(line["case"], line["example"]) for line in found.lines("answers.jsonl")]
     assert len(answers) == len(set(answers)) == 3 * 40
@@ -160,10 +161,10 @@ def test_resume_with_other_options_is_refused(killed: Killed) -> None:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scene, Running, Run]]:
     """A run that was interrupted while `parent` ran."""
     there = scene(tmp_path_factory)
-    running = there.start()
+    running = there.start(held="parent")
     assert there.reaches("parent")
     interrupt(running)
-    code = running.process.wait(20)
+    code = running.process.wait(PATIENCE_S)
     yield there, running, Run(code, running.log.read_text(), running.build)
     running.end()
 
@@ -171,7 +172,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Scen
 def test_ctrl_c_leaves_no_process(interrupted: tuple[Scene, Running, Run]) -> None:
     """After Ctrl-C no process of the run is left, helpers of targets neither."""
     _, running, _ = interrupted
-    assert until(lambda: not running.kin(), 2), running.kin()
+    assert until(lambda: not running.kin()), running.kin()
 
 
 def test_ctrl_c_keeps_what_was_found(interrupted: tuple[Scene, Running, Run]) -> None:
@@ -190,7 +191,7 @@ def test_an_interrupted_run_can_be_resumed(interrupted: tuple[Scene, Running, Ru
     """After Ctrl-C, --resume runs what was not finished: the case cut short from its start, and those after it."""
     there, _, _ = interrupted
     found = there.start("--resume").wait()
-    assert [name for name, _ in traced(there.trace)][-2:] == ["parent", "slow"]
+    assert [name for name, _ in traced(there.trace)][-2:] == ["parent", "triplet"]
     assert [case["status"] for case in found.results["cases"]] == ["passed", "failed", "passed", "passed"]
 
 

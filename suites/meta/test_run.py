@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.finish import exit_status
 from fixtures.results import Results
-from suites.meta.runs import Run, Running, arguments, data, limits, run, traced, until
+from suites.meta.runs import Run, Running, arguments, data, held_at, let_go, limits, run, traced, until
 from suites.meta.sample_records import record, results
 
 RIGHT, WRONG = 30, 10
@@ -141,10 +141,11 @@ def test_pytest_benchmark_has_the_laps(found: Run) -> None:
 def held(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run, Path]:
     """A run in which a second one was started in the same folder: the first, the second, the folder."""
     folder = tmp_path_factory.mktemp("twice")
-    words = [*arguments(folder, "slow"), "suites/accuracy/test_accuracy.py::test_score"]
-    first = Running(folder / "build", *words, environment={"FAKE_TRACE": str(folder / "trace")})
+    words = [*arguments(folder, "triplet"), "suites/accuracy/test_accuracy.py::test_score"]
+    first = Running(folder / "build", *words, environment=held_at(folder / "trace", "triplet"))
     assert until(lambda: bool(traced(folder / "trace")))
     second = run(folder / "second", *words, f"--build={folder / 'build'}")
+    let_go(folder / "trace")
     return first.wait(), second, folder
 
 
@@ -156,7 +157,7 @@ def test_two_runs_in_one_folder(held: tuple[Run, Run, Path]) -> None:
     assert "another run (process " in error
     assert "Traceback" not in second.output
     assert first.code == 0
-    assert first.cases["slow"]["status"] == "passed"
+    assert first.cases["triplet"]["status"] == "passed"
     assert len(list((first.build / "allure-results").glob("*-result.json"))) == 1
 
 

@@ -18,7 +18,7 @@ from fixtures.versus.opponent import Opponent
 from fixtures.versus.options import Versus
 from fixtures.versus.survey import Question
 from suites.meta import versus_study
-from suites.meta.runs import Run, Running, arguments, data, interrupt, limits, model, run, traced, until
+from suites.meta.runs import PATIENCE_S, Run, Running, arguments, data, interrupt, limits, model, run, traced, until
 from suites.meta.versus_study import Recorded, replay
 from suites.meta.wrappers import other_side, script
 from targets.api import UserError
@@ -199,7 +199,7 @@ def test_alike_is_green_and_tidy(tmp_path: Path) -> None:
     """The same environment on both sides is green; nothing is left of it."""
     running = Running(tmp_path / "build", *lagging(tmp_path, 1.0, "--backend=fake"))
     assert running.process.wait(60) == 0, running.log.read_text()[-3000:]
-    assert until(lambda: not running.kin(), 5)
+    assert until(lambda: not running.kin())
     assert not list((tmp_path / "build" / "logs").glob("*.log"))
 
 
@@ -225,10 +225,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     words = lagging(tmp_path, 1.0, "--backend=fake")
     running = Running(tmp_path / "build", *words, environment={"FAKE_TRACE": str(trace)})
     try:
-        assert until(lambda: len(traced(trace)) >= 3, 60)
+        assert until(lambda: len(traced(trace)) >= 3)
         interrupt(running)
-        assert running.process.wait(30) == pytest.ExitCode.INTERRUPTED
-        assert until(lambda: not running.kin(), 5), running.kin()
+        assert running.process.wait(PATIENCE_S) == pytest.ExitCode.INTERRUPTED
+        assert until(lambda: not running.kin()), running.kin()
     finally:
         running.end()
 
