@@ -13,7 +13,7 @@ from suites.meta.odd_engine import NAME, PLAIN
 from targets.server.engine.engine import Engine
 from targets.server.settings import ServedTask, Settings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 class Lines:

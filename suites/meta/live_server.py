@@ -23,7 +23,7 @@ from targets.server.settings import Limits, ServedTask, Settings
 
 T = TypeVar("T")
 LIMITS = Limits(max_texts=4, max_text_chars=200, max_output_tokens=32, max_chats=3, deadline_s=5.0)
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 """How long a test waits for what should happen at once."""
 
 

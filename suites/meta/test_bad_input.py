@@ -165,7 +165,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
         input=json.dumps(jobs),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     for holder in holders:
@@ -201,6 +201,6 @@ def test_a_read_only_build_folder(tmp_path: Path) -> None:
     """A build folder without the right to write is refused in one sentence."""
     tmp_path.chmod(0o500)
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--build={tmp_path / 'build'}"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     assert "cannot be written (Permission denied)" in done.stderr

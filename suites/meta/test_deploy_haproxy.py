@@ -25,7 +25,7 @@ from targets.remote.process import free_port
 
 CONFIG = Path(__file__).resolve().parents[2] / "deploy/haproxy.cfg"
 REPLICAS = 2
-PATIENCE_S = 20
+PATIENCE_S = 120
 
 
 def test_haproxy_takes_its_file() -> None:

@@ -37,7 +37,7 @@ def write(path: Path, name: str, serial: str = "", slower: float = 1.0, **device
 def merged(*words: object) -> subprocess.CompletedProcess[str]:
     """`python -m fixtures.results`, as a user types it."""
     command = [sys.executable, "-m", "fixtures.results", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_boards_stand_side_by_side(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_it_says_where_it_listens() -> None:
 def test_a_start_that_the_user_can_mend() -> None:
     """What the user asked for and cannot have is one sentence and exit code 2."""
     with started(start="mistake") as server:
-        out, errors = server.process.communicate(timeout=20)
+        out, errors = server.process.communicate(timeout=300)
         assert (server.process.returncode, errors) == (2, "the model is missing\n")
         assert "trace" not in out
 
@@ -75,8 +75,8 @@ def test_a_log_that_nobody_reads_stops_nothing() -> None:
 
 def patiently(server: Running, times: int, path: str = "/health") -> list[int]:
     """The status of each of some requests; the server may still be starting."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    end = time.monotonic() + 20
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
+    end = time.monotonic() + 120
     while True:
         try:
             connection.connect()
@@ -185,7 +185,7 @@ def test_the_program(tmp_path: Path) -> None:
 def test_a_mistake_is_a_sentence(argument: str, sentence: str) -> None:
     """A wrong option or file ends the program with exit code 2 and one sentence."""
     with program(argument) as server:
-        out, errors = server.process.communicate(timeout=20)
+        out, errors = server.process.communicate(timeout=300)
     assert (server.process.returncode, out) == (2, "")
     assert errors.startswith("error: ")
     assert sentence in errors

@@ -156,7 +156,7 @@ class Running:
         """Send a signal."""
         self.process.send_signal(number)
 
-    def end(self, timeout_s: float = 20) -> int:
+    def end(self, timeout_s: float = 120) -> int:
         """Its exit code, and the rest of its log."""
         out, _ = self.process.communicate(timeout=timeout_s)
         self.told += [json.loads(line) for line in out.splitlines()]
@@ -201,7 +201,7 @@ def status(server: Running, path: str = "/health", body: bytes | None = None) ->
 
 def asked(server: Running, path: str = "/health", body: bytes | None = None) -> http.client.HTTPConnection:
     """A connection with one request under way."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
     connection.request("GET" if body is None else "POST", path, body=body)
     return connection
 
