@@ -15,6 +15,7 @@ from suites.meta.llama_kit import PROMPTS, ask
 from suites.meta.tiny_llama import EMBEDDED, llama
 from targets.api import ModelFiles, UserError
 from targets.generation import ContextOverflow
+from targets.llama.engine import text_of
 
 pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")
 pytest.importorskip("gguf", reason="pip install '.[llama]'")
@@ -101,10 +102,10 @@ def test_long_prompts_are_read_in_parts(cache: Path) -> None:
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20))
 def test_characters_over_several_tokens_arrive_whole(runner: Any, text: str) -> None:
     """A text comes back from its tokens as it was, and from any part of them without a broken character."""
-    ids = runner.engine.tokenize(text, whole=False)
-    assert runner.engine.text(ids) == text
-    for end in range(len(ids)):
-        assert text.startswith(runner.engine.text(ids[:end]))
+    pieces = [runner.engine.piece(token) for token in runner.engine.tokenize(text, whole=False)]
+    assert text_of(b"".join(pieces)) == text
+    for end in range(len(pieces)):
+        assert text.startswith(text_of(b"".join(pieces[:end])))
 
 
 def test_a_full_context_is_refused(cache: Path) -> None:

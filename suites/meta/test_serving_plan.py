@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fixtures.serving.endpoints import ENDPOINTS
 from fixtures.serving.options import Levels, checked_url, endpoints, levels
-from fixtures.serving.plan import Call, Plan, Stage, arrivals, steady, wanted
+from fixtures.serving.plan import Call, Plan, Stage, arrivals, mark, steady, wanted
 from suites.meta.queueing import lindley, mean_md1
 from targets.api import UserError
 
@@ -111,6 +111,13 @@ def test_a_fresh_text_is_in_the_text(name: str) -> None:
     pairs = zip(leaves(json.loads(call.text(None))), leaves(json.loads(call.text("17"))), strict=True)
     changed = [(plain, fresh) for plain, fresh in pairs if plain != fresh]
     assert changed == [(ENDPOINTS[name].varied(request), f"{ENDPOINTS[name].varied(request)} 17")]
+
+
+def test_marks_are_many_of_few_words() -> None:
+    """Every mark of a load is another one, and all of them together have fewer words than they are by far."""
+    marks = [mark(7, number) for number in range(100_000)]
+    assert len(set(marks)) == len(marks)
+    assert len({word for each in marks for word in each.split()}) <= 1 + 1000 + 1000
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from targets.generation import (
 from targets.gguf.file import check, inspect
 from targets.gguf.model import DEFAULT_TYPE, INSTALL, gguf_file
 from targets.growing_text import GrowingText
-from targets.llama.engine import LlamaEngine
+from targets.llama.engine import LlamaEngine, text_of
 from targets.llama.evidence import evidence
 from targets.llama.load import load
 from targets.llama.settings import LlamaSettings
@@ -124,6 +124,7 @@ class LlamaRunner(Closing):
         asked = Decoding.of(request, self.task.max_tokens)
         prompt, dropped = self._prompt(request, asked.max_tokens)
         ids: list[int] = []
+        said = bytearray()
         finish = "length"
         with closing(self.engine.stream(prompt, asked)) as tokens:
             for token in tokens:
@@ -132,15 +133,16 @@ class LlamaRunner(Closing):
                     break
                 ids.append(token)
                 tick()
+                said += self.engine.piece(token)
                 if text is not None:
-                    text.upto(self.engine.text(ids))
-                if asked.stop and cut_at_stop(self.engine.text(ids), asked.stop)[1]:
+                    text.upto(text_of(said))
+                if asked.stop and cut_at_stop(text_of(said), asked.stop)[1]:
                     finish = "stop"
                     break
                 if len(ids) == asked.max_tokens:
                     break
-        said, _ = cut_at_stop(self.engine.text(ids), asked.stop)
-        return answer(said, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
+        kept, _ = cut_at_stop(text_of(said), asked.stop)
+        return answer(kept, ids, output_tokens=len(ids), tokens=len(prompt), finish=finish, dropped_turns=dropped)
 
     def _room(self, request: Request) -> int:
         """Tokens to leave room for where nothing is to be generated: a chat is cut as it would be for its answer."""

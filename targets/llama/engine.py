@@ -26,6 +26,11 @@ LOOKUP_NGRAM = 2
 """The longest run of tokens that a prompt lookup searches for, as llama-cpp-python has it."""
 
 
+def text_of(said: bytes | bytearray) -> str:
+    """The text of tokens' bytes. Bytes that make no character are left out, as llama-cpp-python leaves them out."""
+    return said.decode(errors="ignore")
+
+
 @dataclass
 class Drafts:
     """What a draft proposed, and how much of it the model would have said itself."""
@@ -56,7 +61,7 @@ class LlamaEngine:
         self._recurrent = bool(llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
         self._one = (llama_cpp.llama_token * 1)()
         self._next = llama_cpp.llama_batch_get_one(self._one, 1)
-        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(64)
         ends = (token for token in range(self._size) if llama_cpp.llama_vocab_is_eog(self._vocab, token))
         self.ends = frozenset(ends)
         self._ends = np.array(sorted(self.ends), dtype=np.intp)
@@ -67,21 +72,16 @@ class LlamaEngine:
         return found
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; none of a control token. A character may be spread over several tokens."""
-        if token not in self._pieces:
-            size = 64
-            while True:
-                buffer = ctypes.create_string_buffer(size)
-                length = self._c.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
-                if length >= 0:
-                    break
-                size = -length  # llama.cpp says how much it needs
-            self._pieces[token] = buffer.raw[:length]
-        return self._pieces[token]
+        """The bytes of a token; none of a control token. A character may be spread over several tokens.
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of tokens. Bytes that make no character are left out, as llama-cpp-python leaves them out."""
-        return b"".join(map(self.piece, ids)).decode(errors="ignore")
+        Asked of llama.cpp each time (1 or 2 us): what was asked before would be kept until it held the vocabulary.
+        """
+        while True:
+            size = len(self._buffer)
+            length = self._c.llama_token_to_piece(self._vocab, token, self._buffer, size, 0, False)
+            if length >= 0:
+                return self._buffer.raw[:length]
+            self._buffer = ctypes.create_string_buffer(-length)  # llama.cpp says how much it needs
 
     def stream(self, prompt: Sequence[int], asked: Decoding) -> Tokens:
         """Tokens after the prompt, without end; an end token is among them unless `ignore_eos` bans it.
