@@ -33,17 +33,10 @@ def soak(seed: int, *, leak: float = 0.0, steps: float = 0.0, jitter: float = 0.
     return Growth([Sample(float(at), Held(float(level), 40)) for at, level in enumerate(levels)])
 
 
-def grows(growth: Growth) -> bool:
-    """Whether a soak says that memory grows."""
-    low = growth.memory_mb_per_min.low
-    assert low is not None
-    return low > 0
-
-
 @pytest.mark.parametrize("steps", [0.0, 0.5])
 def test_no_leak_is_seldom_called_one(steps: float) -> None:
     """Of memory that jitters, or walks by an allocator's steps, at most one soak in twenty is said to grow."""
-    alarms = sum(grows(soak(seed, steps=steps)) for seed in SEEDS)
+    alarms = sum(soak(seed, steps=steps).grows for seed in SEEDS)
     assert alarms <= 0.05 * len(SEEDS), f"{alarms} of {len(SEEDS)} soaks without a leak are said to grow"
 
 
@@ -52,14 +45,14 @@ def test_a_leak_is_seen(jitter: float, leak: float) -> None:
     """A leak that is as large as what the soak says it can see is seen nearly always."""
     found = [soak(seed, leak=leak, jitter=jitter) for seed in SEEDS]
     assert np.median([each.blind_mb_per_min for each in found]) < leak
-    seen = sum(grows(each) for each in found)
+    seen = sum(each.grows for each in found)
     assert seen >= 0.95 * len(SEEDS), f"{seen} of {len(SEEDS)} leaks of {leak} MB a minute are seen"
 
 
 def test_one_step_is_no_leak() -> None:
     """Memory that grows once and stays is no leak."""
     samples = [Sample(float(at), Held(500.0 + 30 * (at > 25), 40)) for at in range(60)]
-    assert not grows(Growth(samples))
+    assert not Growth(samples).grows
 
 
 def test_growth_is_told_by_the_request() -> None:
