@@ -85,17 +85,20 @@ serving: .venv/serving .venv/llama
 # Everything else works without it, so a machine without a C++ compiler still gets its record of results.
 .venv/llama: .venv/installed
 	@echo 'llama-cpp-python: built from source where pip has no wheel of it yet (some 6 minutes on 2 cores, once)'
-	@CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[llama]' && touch $@ \
+	@CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(wildcard $(TOOLS)/*.whl),--find-links $(TOOLS)) -e '.[llama]' && touch $@ \
 	|| echo 'llama-cpp-python could not be built, so its cases are skipped: a C++ compiler is needed (apt install build-essential)'
 
 # The programs that llama-cpp-python's source brings along: llama-server is a target, llama-bench an outside reference.
+# The same build gives the wheel, which .venv/llama then takes from there: what both need is compiled once.
 llama-tools: $(TOOLS)/bin/llama-server
 $(TOOLS)/bin/llama-server: | .venv/installed
 	rm -rf $(TOOLS) && mkdir -p $(TOOLS)/source
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(TOOLS) llama-cpp-python
 	tar -xzf $(TOOLS)/llama_cpp_python-*.tar.gz --strip-components=1 -C $(TOOLS)/source
-	cmake -S $(TOOLS)/source/vendor/llama.cpp -B $(TOOLS) -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF $(GPU_FLAGS) > $(TOOLS)/cmake.log 2>&1
-	cmake --build $(TOOLS) -j $$(nproc) --target llama-server llama-bench llama-cli >> $(TOOLS)/cmake.log 2>&1
+	CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -v -w $(TOOLS) \
+		-C build-dir=$(TOOLS) -C cmake.build-type=Release -C cmake.define.LLAVA_BUILD=OFF -C cmake.define.LLAMA_OPENSSL=OFF \
+		-C cmake.define.LLAMA_BUILD_TOOLS=ON -C cmake.define.LLAMA_BUILD_SERVER=ON \
+		-C 'build.targets=llama;llama-server;llama-bench;llama-cli' $(TOOLS)/source > $(TOOLS)/cmake.log 2>&1
 
 # The report needs Node; without it everything else is still done, and the report step says how to get it.
 node_modules/.installed: package-lock.json
