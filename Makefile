@@ -32,7 +32,7 @@ bench: .venv/installed .venv/llama node_modules/.installed
 
 test: .venv/installed .venv/llama node_modules/.installed
 	$(BIN)/python -m pytest suites/meta -m "not alone" -n $(TESTERS) --dist loadfile $(ARGS) || test $$? -eq 5
-	$(BIN)/python -m pytest suites/meta -m alone --reruns 2 $(ARGS) || test $$? -eq 5
+	$(BIN)/python -m pytest suites/meta -m alone --reruns 2 -rR $(ARGS) || test $$? -eq 5
 
 # How well the suite itself sees: false alarms and detections of its gate, every planted fault. Some 40 minutes.
 power: .venv/installed .venv/llama
