@@ -25,8 +25,8 @@ MINUTES = 5.0
 """Without --soak."""
 WARM_S, MOST_WARM = 20.0, 9
 """Load before the first look, in rounds: allocators grow, pools open, the cache fills."""
-SETTLED_MB = 0.05
-"""By how much memory may grow in the last round of it."""
+SETTLED_MB, SETTLED_ROUNDS = 0.05, 2
+"""By how much memory may grow in a round that counts as settled, and how many of those in a row end it."""
 CONNECTIONS = 6
 TEXTS = 24
 MOST_BLIND_MB_PER_MIN = 6.0
@@ -89,11 +89,12 @@ def watched(server: Server, serving: Ledger, plan: Plan, name: str) -> tuple[Gro
 
 def warm(server: Server, serving: Ledger, base: Plan) -> float:
     """Load until memory stands still, or for so many rounds: seconds of load."""
-    held = process_tree.held(server).memory_mb
+    held, settled = process_tree.held(server).memory_mb, 0
     for number in range(1, MOST_WARM + 1):
         serving.load(server, base, f"soak: warming up, round {number}")
         before, held = held, process_tree.held(server).memory_mb
-        if held - before < SETTLED_MB:
+        settled = settled + 1 if held - before < SETTLED_MB else 0
+        if settled == SETTLED_ROUNDS:
             break
     return number * WARM_S
 
