@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ import pytest
 
 from fixtures import llama_bench
 from fixtures.guest import Guest
-from fixtures.host import ForkServer
 from fixtures.llama_bench import BenchPlan
 from fixtures.statistics import Estimate, ratio_of_medians
 from fixtures.token_watch import lap
+from fixtures.versus.foreign_host import ForeignServer
+from fixtures.versus.interpreter import Interpreter
 from suites.meta.tiny_llama import EMBEDDED, llama
 from targets import model_folder
 from targets.api import ModelFiles
@@ -200,7 +202,7 @@ def test_rates_are_those_of_llama_bench(
     """Rates are no more than 2 % below those of llama-bench on the same file loaded alike, in turns, but for OTHERS.
 
     Each turn is a new process on both sides: where memory comes to lie is worth some per cent, for as long as a process
-    lives.
+    lives. Ours is a new interpreter too, for forks of one process have one layout: theirs would be a single draw.
     """
     if llama_bench.find() is None:
         pytest.skip("no llama-bench is found: build llama.cpp's tools and set LLAMA_CPP_DIR")
@@ -216,10 +218,9 @@ def test_rates_are_those_of_llama_bench(
     )
     path = Path(runner.engine.llm.model_path)
 
-    server = ForkServer(("numpy", "llama_cpp"), {}, tmp_path)
-
     def ours() -> list[Rates]:
-        with server.start(timeout_s=60) as host:
+        here = Interpreter(Path(sys.executable))
+        with ForeignServer(here, ["numpy", "llama_cpp"], {}, tmp_path) as server, server.start(60) as host:
             return host.call(loaded_anew, model.path.parent / "cache", model, request_)
 
     prefill, decode = compare(
