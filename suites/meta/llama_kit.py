@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from suites.meta.tiny_llama import EMBEDDED
+from suites.meta.tiny_llama import EMBEDDED, llama
 from targets.api import Runner
 
 PROMPTS = (
@@ -15,6 +17,26 @@ PROMPTS = (
     "Every Wednesday Priya looks after the heavy oven. First Priya cleans the door, then",
     "The future of AI in education",
 )
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what is built of models lies."""
+    return tmp_path_factory.mktemp("llama")
+
+
+@pytest.fixture(scope="module")
+def runner(cache: Path) -> Iterator[Any]:
+    """The embedded model in single precision."""
+    with llama(cache) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def chat(cache: Path) -> Iterator[Any]:
+    """The same, for chats."""
+    with llama(cache, task="chat") as loaded:
+        yield loaded
 
 
 def in_transformers() -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suites.meta import llama_kit
 from suites.meta.llama_kit import PROMPTS, ask, divergence, in_transformers
 from suites.meta.tiny_llama import embedded, llama
 from targets.api import ModelFiles
@@ -21,22 +21,7 @@ pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")
 pytest.importorskip("gguf", reason="pip install '.[llama]'")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("llama")
-
-
-@pytest.fixture(scope="module")
-def runner(cache: Path) -> Iterator[Any]:
-    """The embedded model in single precision."""
-    with llama(cache) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def chat(cache: Path) -> Iterator[Any]:
-    with llama(cache, task="chat") as loaded:
-        yield loaded
+cache, runner, chat = llama_kit.cache, llama_kit.runner, llama_kit.chat
 
 
 @pytest.fixture(scope="module")

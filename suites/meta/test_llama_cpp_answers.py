@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suites.meta import llama_kit
 from suites.meta.llama_kit import PROMPTS, ask
 from suites.meta.tiny_llama import EMBEDDED, llama
 from targets.api import ModelFiles, UserError
@@ -21,22 +22,7 @@ pytest.importorskip("llama_cpp", reason="pip install '.[llama]'")
 pytest.importorskip("gguf", reason="pip install '.[llama]'")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("llama")
-
-
-@pytest.fixture(scope="module")
-def runner(cache: Path) -> Iterator[Any]:
-    """The embedded model in single precision."""
-    with llama(cache) as loaded:
-        yield loaded
-
-
-@pytest.fixture(scope="module")
-def chat(cache: Path) -> Iterator[Any]:
-    with llama(cache, task="chat") as loaded:
-        yield loaded
+cache, runner, chat = llama_kit.cache, llama_kit.runner, llama_kit.chat
 
 
 def test_ticks_change_nothing_and_come_once_a_token(runner: Any) -> None:
@@ -106,6 +92,17 @@ def test_characters_over_several_tokens_arrive_whole(runner: Any, text: str) -> 
     assert text_of(b"".join(pieces)) == text
     for end in range(len(pieces)):
         assert text.startswith(text_of(b"".join(pieces[:end])))
+
+
+def test_nothing_is_kept_of_what_was_said(runner: Any) -> None:
+    """However many tokens have been said, nothing of them stays: no token's bytes are kept."""
+    runner.engine.piece(0)
+    tracemalloc.start()
+    for token in range(runner.engine.llm.n_vocab()):
+        runner.engine.piece(token)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 10_000
 
 
 def test_a_full_context_is_refused(cache: Path) -> None:

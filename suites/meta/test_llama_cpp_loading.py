@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from suites.meta import llama_kit
 from suites.meta.llama_kit import PROMPTS, ask, divergence
 from suites.meta.tiny_llama import embedded, llama
 from targets.api import ModelFiles, UserError
@@ -24,16 +24,7 @@ pytest.importorskip("gguf", reason="pip install '.[llama]'")
 LEVELS = ("f32", "f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("llama")
-
-
-@pytest.fixture(scope="module")
-def runner(cache: Path) -> Iterator[Any]:
-    """The embedded model in single precision."""
-    with llama(cache) as loaded:
-        yield loaded
+cache, runner = llama_kit.cache, llama_kit.runner
 
 
 def test_quality_falls_with_the_bits(cache: Path, runner: Any) -> None:

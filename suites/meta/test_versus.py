@@ -198,7 +198,7 @@ def test_what_is_missing_there_is_skipped(slower: Run) -> None:
 def test_alike_is_green_and_tidy(tmp_path: Path) -> None:
     """The same environment on both sides is green; nothing is left of it."""
     running = Running(tmp_path / "build", *lagging(tmp_path, 1.0, "--backend=fake"))
-    assert running.process.wait(60) == 0, running.log.read_text()[-3000:]
+    assert running.process.wait(PATIENCE_S) == 0, running.log.read_text()[-3000:]
     assert until(lambda: not running.kin())
     assert not list((tmp_path / "build" / "logs").glob("*.log"))
 
