@@ -7,6 +7,7 @@ share of its time that the yardstick had no core. Without GATE_SEED launches are
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from fixtures.baseline import launches as real
 from fixtures.baseline import run as regression
@@ -16,7 +17,7 @@ from suites.meta import fake  # noqa: F401 - registers the fake engine
 from suites.meta.sample_launches import series
 
 
-def launches(target: Target, size: int | None = None) -> list[Launch]:
+def launches(target: Target, _size: int | None = None, _beside: Sequence[Launch] = ()) -> list[Launch]:
     """Eight launches, seeded by session and case."""
     target.start()
     slow = float(os.environ.get("GATE_SLOW", "1")) if target.case.optimization == "twin" else 1.0

@@ -3,23 +3,20 @@
     faults   plants every fault and prints which suite caught it, by which check, after how many seconds
     laps     records real laps for `gate` into FOLDER; each further time adds to what is there
     gate     replays those laps with slowdowns: how often each mode of the gate cries wolf, how often it sees them
-    again    runs the whole matrix against its own baseline, five times
+    again    holds the whole matrix against its own baseline, five times, and once with one backend slower by a tenth
 
 Without parts: laps, gate and faults. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fixtures.options import ROOT
-from suites.meta import fault_run, fault_table, power_laps, power_study, versus_study
+from suites.meta import fault_run, fault_table, power_again, power_laps, power_study, versus_study
 
 SESSIONS, ROUNDS, TRIALS = 4, 24, 200
-AGAIN = 5
 STORED, VERSUS = "gate.jsonl", "versus.jsonl"
 
 
@@ -47,16 +44,8 @@ def gate(folder: Path) -> str:
 
 
 def again(folder: Path) -> str:
-    """Record a baseline of the whole matrix, and hold it against itself."""
-    lines = []
-    for number in range(AGAIN + 1):
-        option = "--baseline" if number else "--record-baseline"
-        command = [sys.executable, "-m", "pytest", "-q", f"{option}={folder / 'baseline'}"]
-        command.append(f"--build={folder / f'again-{number}'}")
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        last = (done.stdout.strip().splitlines() or ["nothing was printed"])[-1]
-        lines.append(f"run {number} ({option}): status {done.returncode}, {last}")
-    return "\n".join(lines)
+    """The whole matrix against its own baseline."""
+    return power_again.study(folder / "again")
 
 
 PARTS: dict[str, Callable[[Path], str]] = {"laps": laps, "gate": gate, "faults": faults, "again": again}

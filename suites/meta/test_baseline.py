@@ -40,8 +40,8 @@ def test_a_baseline_reads_back(tmp_path: Path) -> None:
     ("spoil", "told"),
     [
         (lambda text: text[: len(text) // 2], "truncated or not JSON"),
-        (lambda text: text.replace('"schema": 2', '"schema": 7'), "should hold a baseline of schema 2, has 7"),
-        (lambda _: "[]", "should hold a baseline of schema 2, has none"),
+        (lambda text: text.replace('"schema": 3', '"schema": 7'), "should hold a baseline of schema 3, has 7"),
+        (lambda _: "[]", "should hold a baseline of schema 3, has none"),
         (lambda text: text.replace('"profile": "cpu"', '"profile": "jetson-thor"'), "of jetson-thor, not of cpu"),
         (lambda text: text.replace('"waited"', '"waned"'), "launch 1: "),
     ],

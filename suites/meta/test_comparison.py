@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.baseline.comparison import FOREIGN, compare, confirm, location, low_quantile
-from fixtures.baseline.launch import Launch, Rows
+from fixtures.baseline.launch import Launch
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 
@@ -90,17 +90,47 @@ def test_disturbed_launches_are_left_out() -> None:
     assert found.ratio.value == pytest.approx(1, abs=0.03)
 
 
-def test_cores_that_are_none_void_too() -> None:
-    """Where all cores together do no more than one of them, others have the rest, though no process shows it."""
-    slow = series(2, case=1.5)
-    shared = [replace(each, yard={**each.yard, "threads": twice(each.yard["hash"])}) for each in slow]
-    found = compare("latency_ms", series(1), shared)
+def test_launches_with_the_cores_elsewhere_are_left_out() -> None:
+    """A case is compared where the host had the cores in one place; what it takes elsewhere says nothing."""
+    there = series(2, 4, case=1.5, line=0.35)
+    found = compare("latency_ms", [*series(1), *there], [*series(3, 4), *series(4, 3, case=1.8, line=0.35)])
+    assert found.outcome is Outcome.PASS
+    assert found.ratio.n == 4
+    found = compare("latency_ms", series(1), [*series(5, 4, case=1.2), *there])
+    assert found.outcome is Outcome.FAIL
+    assert found.ratio.value == pytest.approx(1.2, abs=0.04)
+
+
+def test_cores_elsewhere_than_ever_before_void() -> None:
+    """Where the host had the cores in no place that both sides know, the verdict is INVALID with both readings."""
+    found = compare("latency_ms", series(1, line=0.13), [*series(2, 2, line=0.13), *series(3, case=1.5, line=0.35)])
     assert found.outcome is Outcome.INVALID
-    assert "all cores at once took 2." in found.reason
+    assert "took 0.13 us from core to core then, 0.3" in found.reason
 
 
-def twice(rows: Rows) -> Rows:
-    return [[2.2 * lap for lap in row] for row in rows]
+def test_memory_does_not_depend_on_where_the_cores_are() -> None:
+    """How much memory a case takes is compared whatever the host did."""
+    assert compare("peak_memory_mb", series(1, line=0.13), series(2, line=0.35)).outcome is Outcome.PASS
+
+
+def test_cores_that_moved_meanwhile_void() -> None:
+    """A launch during which the host moved the cores counts for nothing."""
+    moved = [
+        replace(each, yard={**each.yard, "line": each.yard["line"][:6] + [[0.00035] * 4] * 6})
+        for each in series(2, case=1.3)
+    ]
+    assert compare("latency_ms", series(1), [*moved, *series(3)]).outcome is Outcome.PASS
+    found = compare("latency_ms", series(1), moved)
+    assert found.outcome is Outcome.INVALID
+    assert "the host moved the cores" in found.reason
+
+
+def test_where_no_line_can_be_timed_all_launches_count() -> None:
+    """On one core, or where a process cannot choose its core, launches are compared as they are."""
+    old, new = (
+        [replace(each, yard={"hash": each.yard["hash"]}) for each in side] for side in (series(1), series(2, case=1.2))
+    )
+    assert compare("latency_ms", old, new).ratio.n == 8
 
 
 def crowded(launches: list[Launch], count: int) -> list[Launch]:

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.baseline import yardstick
-from fixtures.baseline.yardstick import YardLaps
 from fixtures.serving import neighbours
 from fixtures.serving.ledger import Ledger
 from fixtures.serving.neighbours import Neighbours, undisturbed, watched
@@ -93,6 +91,5 @@ def test_a_void_figure_is_told_and_not_judged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("every", "void"), [(0.6, False), (1.0, True)])
 def test_cores_that_are_one_are_told(every: float, void: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where all cores at once take twice as long as one, they are not several."""
-    laps = {"hash": [0.5] * 9, "threads": [every] * 9}
-    monkeypatch.setattr(yardstick, "laps_of", lambda _: YardLaps(laps, 0.0))
+    monkeypatch.setattr(neighbours, "turns", lambda _: (0.5, every))
     assert bool(neighbours.shared_core()) is void

@@ -26,7 +26,7 @@ def test_not_slower(
     if not target.subject.fits_twice(target.session.device):
         workbench.close()
     if keeper.gate.record:
-        found, void = measured(target, record, None, meter)
+        found, void = measured(target, record, meter)
         entry = keeper.new(target.case)
         entry.launches = found
         entry.numbers |= numbers(target)
