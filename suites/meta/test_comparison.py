@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.baseline.comparison import FOREIGN, compare, confirm, location, low_quantile
+from fixtures.baseline.comparison import compare, confirm, location, low_quantile
 from fixtures.baseline.launch import Launch
+from fixtures.baseline.selection import FOREIGN
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 
@@ -108,6 +109,18 @@ def test_cores_elsewhere_than_ever_before_void() -> None:
     assert "took 0.13 us from core to core then, 0.3" in found.reason
 
 
+def test_what_others_may_have_done_is_no_regression() -> None:
+    """A slowdown no larger than what others' use of the memory may explain is not red; a larger one is."""
+    old, first, again = series(1), series(2, case=1.1, others=1.2), series(3, case=1.1, others=1.2)
+    found = confirm("latency_ms", old, first, again)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "caches and memory that others share took 20% longer than then" in found.reason
+    first, again = series(2, case=1.3, others=1.2), series(3, case=1.3, others=1.2)
+    assert confirm("latency_ms", old, first, again).outcome is Outcome.FAIL
+    first, again = series(2, case=1.1, others=0.8), series(3, case=1.1, others=0.8)
+    assert confirm("latency_ms", old, first, again).outcome is Outcome.FAIL
+
+
 def test_memory_does_not_depend_on_where_the_cores_are() -> None:
     """How much memory a case takes is compared whatever the host did."""
     assert compare("peak_memory_mb", series(1, line=0.13), series(2, line=0.35)).outcome is Outcome.PASS
@@ -128,7 +141,8 @@ def test_cores_that_moved_meanwhile_void() -> None:
 def test_where_no_line_can_be_timed_all_launches_count() -> None:
     """On one core, or where a process cannot choose its core, launches are compared as they are."""
     old, new = (
-        [replace(each, yard={"hash": each.yard["hash"]}) for each in side] for side in (series(1), series(2, case=1.2))
+        [replace(each, yard={name: rows for name, rows in each.yard.items() if name != "line"}) for each in side]
+        for side in (series(1), series(2, case=1.2))
     )
     assert compare("latency_ms", old, new).ratio.n == 8
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.baseline.comparison import disturbed
 from fixtures.baseline.conditions import conditions
 from fixtures.baseline.run import Keeper, examine, explain, file_verdicts, measured, numbers, worse
+from fixtures.baseline.selection import disturbed
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.telemetry.meter import Meter
