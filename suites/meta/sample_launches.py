@@ -36,7 +36,6 @@ def launch(
             name: [laps(base * speed, 4) for _ in range(12)]
             for name, base in (
                 ("hash", 0.5),
-                ("dense", 0.5),
                 ("gather", 0.5 * others),
                 ("line", line / 1e3),
             )

@@ -47,10 +47,10 @@ def test_a_slow_backend_is_late_by_a_share_of_its_own_time(monkeypatch: pytest.M
         clock.sleep(10.0)
 
     runner: Any = SimpleNamespace(run=run)
-    monkeypatch.setattr(slow_backend, "backends", {"engine": SimpleNamespace(load=lambda *_: runner)})
+    backend = SimpleNamespace(load=lambda *_: runner)
+    monkeypatch.setattr(slow_backend, "backends", {"engine": backend})
     slow_backend.plant("engine", 0.1)
-    loaded: Any = slow_backend.backends["engine"]
-    assert loaded.load("model").run([{}], tick) == [{"text": "done"}]
+    assert backend.load("model").run([{}], tick) == [{"text": "done"}]
     assert ticks == pytest.approx([1.1, 1.1 + 10 + 2.2])
     assert clock.now == pytest.approx(1.1 + 10 + 2.2 + 10 + 0.55)
 

@@ -37,9 +37,7 @@ def test_the_ring_sleeps_between_laps_and_ends_with_its_host(tmp_path: Path) -> 
     """What answers on the other cores works only during a lap, and is gone with the process that started it."""
     with ForkServer([], {}, tmp_path).start(120) as host:
         laps = host.call(yardstick.lap, 4)
-        assert {name: len(found) for name, found in laps.ms.items()} == dict.fromkeys(
-            ("hash", "dense", "gather", "line"), 4
-        )
+        assert {name: len(found) for name, found in laps.ms.items()} == dict.fromkeys(("hash", "gather", "line"), 4)
         partners = psutil.Process(host.pid).children()
         assert len(partners) == min(len(CORES), 8) - 1
         before = sum(sum(each.cpu_times()[:2]) for each in partners)
@@ -51,7 +49,7 @@ def test_the_ring_sleeps_between_laps_and_ends_with_its_host(tmp_path: Path) -> 
 def test_on_one_core_there_is_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no second core, the clock alone is told."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-    assert set(kernels.__wrapped__()) == {"hash", "dense", "gather"}
+    assert set(kernels.__wrapped__()) == {"hash", "gather"}
     assert hashes() > 0
 
 
