@@ -87,7 +87,7 @@ def study(folder: Path, arguments: Sequence[str] = ()) -> str:
     backends = Counter(case.split("/")[2] for case in found.outcomes)
     slow = os.environ.get("SLOW_BACKEND") or backends.most_common(1)[0][0]
     plant = "--targets=suites.meta.slow_backend"
-    found = held(run(folder, PLANTED, f"--baseline={baseline}", plant, *arguments, SLOW_BACKEND=slow))
+    found = held(run(folder, PLANTED, f"--baseline={baseline}", *arguments, plant, SLOW_BACKEND=slow))
     return "\n".join([*lines, *planted(found, slow)])
 
 
