@@ -84,6 +84,8 @@ def study(folder: Path, arguments: Sequence[str] = ()) -> str:
     for number in range(1, RUNS + 1):
         found = held(run(folder, f"again-{number}", f"--baseline={baseline}", *arguments))
         lines.append(f"again, run {number}: {found}" + "".join(f"\n    red: {case}" for case in sorted(found.red)))
+    if not found.outcomes:
+        raise SystemExit(f"no case was compared; see {folder / f'again-{RUNS}'}.log")
     backends = Counter(case.split("/")[2] for case in found.outcomes)
     slow = os.environ.get("SLOW_BACKEND") or backends.most_common(1)[0][0]
     plant = "--targets=suites.meta.slow_backend"
