@@ -2,7 +2,8 @@
 
 `python -m suites.meta.power_again FOLDER [pytest arguments]` records a baseline in FOLDER, compares RUNS times with it,
 and once more with a sleep of a tenth planted in the backend that SLOW_BACKEND names (else the one with most cases).
-What is there already from a run that was cut off is kept.
+What is there already from a run that was cut off is kept. The series of launches of each run lie beside it
+(`NAME.jsonl`); suites/meta/power_study.py reads them.
 """
 
 from __future__ import annotations
@@ -61,9 +62,12 @@ def held(results: Path) -> Held:
 
 def run(folder: Path, name: str, *arguments: str, **environment: str) -> Path:
     """A run of the suite in a process of its own; returns its results, or those of one that has come to its end."""
-    build, ended = folder / name, folder / f"{name}.ended"
+    build, ended, series = folder / name, folder / f"{name}.ended", folder / f"{name}.jsonl"
     if not ended.exists():
-        words = [*arguments, f"--build={build}", f"--cache={folder / 'cache'}", SUITE]
+        series.unlink(missing_ok=True)
+        environment["SERIES_FILE"] = str(series)
+        kept = (f"--build={build}", f"--cache={folder / 'cache'}", "--targets=suites.meta.series_recorder")
+        words = [*arguments, *kept, SUITE]
         command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "conftest", "-q", *words]
         with (folder / f"{name}.log").open("w") as log:
             done = subprocess.run(

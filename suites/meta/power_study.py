@@ -92,12 +92,12 @@ MODES: dict[str, Callable[..., Decision]] = {"threshold": threshold, "stored bas
 
 
 def read(file: Path) -> dict[str, list[list[Launch]]]:
-    """Sessions by case."""
-    found: dict[str, list[list[Launch]]] = defaultdict(list)
+    """Sessions by case; what a run measured twice is one session."""
+    found: dict[str, dict[float, list[Launch]]] = defaultdict(lambda: defaultdict(list))
     for line in file.read_text().splitlines():
         data = json.loads(line)
-        found[data["case"]].append([Launch(**each) for each in data["launches"]])
-    return found
+        found[data["case"]][data["began"]] += [Launch(**each) for each in data["launches"]]
+    return {case: [*sessions.values()] for case, sessions in found.items()}
 
 
 def table(cases: dict[str, list[list[Launch]]], trials: int, seed: int = 0) -> str:

@@ -5,12 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from fixtures.baseline.comparison import location
 from fixtures.results import CaseRecord
 from fixtures.verdict import Outcome, Verdict
 from suites.meta import power_again, slow_backend
 from suites.meta.power_again import Held, planted, study, worst
+from suites.meta.power_study import read
 from suites.meta.runs import data, limits, model
 from targets.api import Answer, Request, Tick, UserError
 
@@ -93,9 +96,15 @@ def test_red_cases_are_held_against_those_that_are_slow() -> None:
     assert "    red: qa/m/other/fp32" in told
 
 
+def middles(series: Path) -> dict[str, float]:
+    """By case the median of what its launches show."""
+    found = read(series)
+    return {case: float(np.median([location("latency_ms", each) for each in run[0]])) for case, run in found.items()}
+
+
 @pytest.mark.alone
 def test_a_slow_backend_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against its own baseline nothing is red, with one backend slower its case alone; runs that ended are kept."""
+    """Against its own baseline nothing is red, with one backend slower its case alone; all series and runs are kept."""
     monkeypatch.setattr(power_again, "RUNS", 1)
     monkeypatch.setenv("SLOW_BACKEND", "partial")
     monkeypatch.setenv("SLOW_SHARE", "0.5")
@@ -110,6 +119,9 @@ def test_a_slow_backend_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told = study(tmp_path / "again", words)
     assert "again, run 1: 2 cases in " in told
     assert "red of partial's cases: 1 of 1; of all others: 0 of 1" in told
+    then, now = (middles(tmp_path / f"again/{name}.jsonl") for name in ("record", "planted"))
+    assert then.keys() == now.keys()
+    assert [case for case in then if now[case] > 1.25 * then[case]] == [case for case in then if "/partial/" in case]
     monkeypatch.setattr(power_again, "ROOT", tmp_path)  # nothing can run from here
     assert study(tmp_path / "again", words) == told
 
