@@ -16,6 +16,11 @@ CONSTRAINTS := $(if $(JETSON),build/installed.txt,constraints.txt)
 
 # llama-cpp-python is built from source (pip keeps the wheel); with CUDA where there is a GPU.
 GPU_FLAGS := $(if $(JETSON)$(CUDA),-DGGML_CUDA=on)
+# The header of some GCCs tells the compiler that `ldtilecfg` reads 8 bytes of the 64 it reads, so that the others may never
+# be written: what ggml compiles with it for processors with AMX dies of a protection fault on quantized weights.
+AMX_HEADER := $(shell $(CC) -print-file-name=include/amxtileintrin.h 2>/dev/null)
+SOUND_FLAGS := $(if $(shell grep -s 'ldtilecfg.*void \*\*' $(AMX_HEADER)),-mno-amx-int8)
+BUILD_LLAMA = CFLAGS="$(SOUND_FLAGS) $$CFLAGS" CXXFLAGS="$(SOUND_FLAGS) $$CXXFLAGS" CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip
 # llama.cpp's own programs, found here if `make llama-tools` has built them, or where you say.
 LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
 TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
@@ -85,7 +90,7 @@ serving: .venv/serving .venv/llama
 # Everything else works without it, so a machine without a C++ compiler still gets its record of results.
 .venv/llama: .venv/installed
 	@echo 'llama-cpp-python: built from source where pip has no wheel of it yet (some 6 minutes on 2 cores, once)'
-	@CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(wildcard $(TOOLS)/*.whl),--find-links $(TOOLS)) -e '.[llama]' && touch $@ \
+	@$(BUILD_LLAMA) install --quiet --disable-pip-version-check -c $(CONSTRAINTS) $(if $(wildcard $(TOOLS)/*.whl),--find-links $(TOOLS)) -e '.[llama]' && touch $@ \
 	|| echo 'llama-cpp-python could not be built, so its cases are skipped: a C++ compiler is needed (apt install build-essential)'
 
 # The programs that llama-cpp-python's source brings along: llama-server is a target, llama-bench an outside reference.
@@ -95,7 +100,7 @@ $(TOOLS)/bin/llama-server: | .venv/installed
 	rm -rf $(TOOLS) && mkdir -p $(TOOLS)/source
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python -c constraints.txt -d $(TOOLS) llama-cpp-python
 	tar -xzf $(TOOLS)/llama_cpp_python-*.tar.gz --strip-components=1 -C $(TOOLS)/source
-	CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -v -w $(TOOLS) \
+	$(BUILD_LLAMA) wheel --disable-pip-version-check --no-deps -v -w $(TOOLS) \
 		-C build-dir=$(TOOLS) -C cmake.build-type=Release -C cmake.define.LLAVA_BUILD=OFF -C cmake.define.LLAMA_OPENSSL=OFF \
 		-C cmake.define.LLAMA_BUILD_TOOLS=ON -C cmake.define.LLAMA_BUILD_SERVER=ON \
 		-C 'build.targets=llama;llama-server;llama-bench;llama-cli' $(TOOLS)/source > $(TOOLS)/cmake.log 2>&1

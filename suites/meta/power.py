@@ -16,7 +16,7 @@ from pathlib import Path
 
 from suites.meta import fault_run, fault_table, power_again, power_laps, power_study, versus_study
 
-SESSIONS, ROUNDS, TRIALS = 4, 24, 200
+SESSIONS, ROUNDS = 6, 24
 STORED, VERSUS = "gate.jsonl", "versus.jsonl"
 
 
@@ -38,9 +38,10 @@ def gate(folder: Path) -> str:
     stored, versus = folder / STORED, folder / VERSUS
     if missing := [path for path in (stored, versus) if not path.exists()]:
         return f"{missing[0]} is not there: record laps first (part `laps`)"
-    return "\n\n".join(
-        (power_study.table(power_study.read(stored), TRIALS), versus_study.report(versus_study.read(versus)))
-    )
+    tables = [power_study.table(power_study.read(stored)), versus_study.report(versus_study.read(versus))]
+    if whole := power_again.unchanged(folder / "again"):
+        tables.insert(1, f"the whole matrix:\n{power_study.table(power_study.read(*whole))}")
+    return "\n\n".join(tables)
 
 
 def again(folder: Path) -> str:

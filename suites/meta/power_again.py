@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures.results import CaseRecord, Results
-from fixtures.verdict import Outcome
+from fixtures.verdict import Outcome, worst
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "suites/performance/test_baseline.py"
@@ -39,25 +39,21 @@ class Held:
 
     def __str__(self) -> str:
         counts = Counter(self.outcomes.values())
-        told = ", ".join(f"{counts[each]} {each.value}" for each in WORST if counts[each])
+        told = ", ".join(f"{counts[each]} {each.value}" for each in Outcome if counts[each])
         return f"{len(self.outcomes)} cases in {self.seconds:.0f} s: {told or 'none compared'}"
 
 
-WORST = (Outcome.FAIL, Outcome.INVALID, Outcome.INCONCLUSIVE, Outcome.PASS)
-
-
-def worst(record: CaseRecord) -> Outcome | None:
-    """Of the case's verdicts against its baseline; None where it has none."""
-    found = {verdict.outcome for verdict in record.verdicts if verdict.statistic == "vs_baseline"}
-    return next((each for each in WORST if each in found), None)
+def against_baseline(record: CaseRecord) -> Outcome:
+    """The worst of the case's verdicts against its baseline; UNBOUNDED where it has none."""
+    return worst(verdict.outcome for verdict in record.verdicts if verdict.statistic == "vs_baseline")
 
 
 def held(results: Path) -> Held:
     """What a run has decided. Raises UserError where it left no results."""
     found = Results.read(results)
-    outcomes = {record.id: worst(record) for record in found.cases}
+    outcomes = {record.id: against_baseline(record) for record in found.cases}
     seconds = float(found.run["duration_s"])
-    return Held({case: outcome for case, outcome in outcomes.items() if outcome}, seconds)
+    return Held({case: outcome for case, outcome in outcomes.items() if outcome is not Outcome.UNBOUNDED}, seconds)
 
 
 def run(folder: Path, name: str, *arguments: str, **environment: str) -> Path:
@@ -95,6 +91,11 @@ def study(folder: Path, arguments: Sequence[str] = ()) -> str:
     plant = "--targets=suites.meta.slow_backend"
     found = held(run(folder, PLANTED, f"--baseline={baseline}", *arguments, plant, SLOW_BACKEND=slow))
     return "\n".join([*lines, *planted(found, slow)])
+
+
+def unchanged(folder: Path) -> list[Path]:
+    """The series of the runs that have ended and had nothing planted."""
+    return sorted(each.with_suffix(".jsonl") for each in folder.glob("*.ended") if each.stem != PLANTED)
 
 
 def planted(found: Held, slow: str) -> list[str]:

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
             began = time.time()
             for selection in selections:
                 for case, entry in session(selection, Path(cache)).items():
-                    line = {"case": case, "began": began, "launches": entry["launches"]}
+                    line = {"case": case, "began": began, "recorded": True, "launches": entry["launches"]}
                     with file.open("a") as opened:
                         opened.write(json.dumps(line) + "\n")
             print(f"session {number} of {rounds}: {time.time() - began:.0f} s", flush=True)

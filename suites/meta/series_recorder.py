@@ -1,7 +1,7 @@
 """A module for `--targets` that keeps every series of launches which a run takes, whatever is decided on them.
 
-Each goes to the file SERIES_FILE as a line of JSON: case, when the run began, launches;
-suites/meta/power_study.py reads them.
+Each goes to the file SERIES_FILE as a line of JSON: case, when the run began, whether it is recorded to be compared
+with, launches; suites/meta/power_study.py reads them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ BEGAN = time.time()
 def kept(take: Callable[..., Any]) -> Callable[..., Any]:
     """What takes a series of a target, and writes it down."""
 
-    def both(target: Any, *arguments: Any) -> Any:
-        found = take(target, *arguments)
-        line = {"case": target.case.id, "began": BEGAN, "launches": [each.as_json() for each in found]}
+    def both(target: Any, size: int | None, beside: Sequence[Any]) -> Any:
+        found = take(target, size, beside)
+        launches = [each.as_json() for each in found]
+        line = {"case": target.case.id, "began": BEGAN, "recorded": not beside, "launches": launches}
         with Path(os.environ["SERIES_FILE"]).open("a") as file:
             file.write(json.dumps(line) + "\n")
         return found

@@ -24,3 +24,30 @@ def test_a_path_from_elsewhere_may_follow_its_option(target: str, tmp_path: Path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "collected" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("header", "left_out"),
+    [
+        ('__asm__ volatile ("ldtilecfg\\t%X0" :: "m" (*((const void **)__config)));', True),
+        ("__builtin_ia32_ldtilecfg (__config);", False),
+        (None, False),
+    ],
+)
+def test_amx_is_left_out_where_the_compiler_spoils_it(header: str | None, left_out: bool, tmp_path: Path) -> None:
+    """A compiler that may drop what configures AMX's tiles builds llama.cpp without them; any other is left alone."""
+    compiler, there = tmp_path / "cc", tmp_path / "amxtileintrin.h"
+    compiler.write_text(f"#!/bin/sh\necho {there}\n")
+    compiler.chmod(0o755)
+    if header:
+        there.write_text(header)
+    told = subprocess.run(
+        ["make", "-n", "llama-tools", f"CC={compiler}", f"XDG_CACHE_HOME={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (line,) = [line for line in told.splitlines() if "-m pip wheel" in line]
+    assert line.startswith('CFLAGS="')
+    assert line.count("-mno-amx-int8") == (2 if left_out else 0)
