@@ -71,7 +71,9 @@ def test_an_improvement_is_seen() -> None:
     assert found.better
 
 
-@pytest.mark.parametrize(("then", "now", "told"), [(0.6, 0.0, "baseline was recorded"), (0.0, 0.6, "now: foreign")])
+@pytest.mark.parametrize(
+    ("then", "now", "told"), [(0.6, 0.0, "baseline was recorded"), (0.0, 0.6, "now: 8 of 8 launches")]
+)
 def test_foreign_load_voids(then: float, now: float, told: str) -> None:
     """Where others used the machine, then or now, a time is INVALID whatever it shows, and the reading says so."""
     found = compare("latency_ms", series(1, waited=then), series(2, waited=now, case=1.5))
