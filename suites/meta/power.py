@@ -16,7 +16,7 @@ from pathlib import Path
 
 from suites.meta import fault_run, fault_table, power_again, power_laps, power_study, versus_study
 
-SESSIONS, ROUNDS = 6, 24
+SESSIONS, ROUNDS = 4, 24
 STORED, VERSUS = "gate.jsonl", "versus.jsonl"
 
 

@@ -1,13 +1,13 @@
 """Records real laps for the study of the gate: `python -m suites.meta.power_laps FILE [SESSIONS] [pytest arguments]`.
 
-A session is a run of the suite with --record-baseline in processes of its own, as production measures. Sessions follow
-one another for as long as it takes, so that what differs from hour to hour is among what the study replays. FILE is
-appended to: a line of JSON a case and session.
+A session is a run of the suite with --record-baseline in processes of its own, as production measures: two visits to
+each case. Sessions follow one another for as long as it takes, so that what differs from hour to hour is among what
+the study replays. FILE is appended to, a line of JSON a visit.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -22,17 +22,16 @@ SELECTIONS = (
 """What is recorded unless arguments say otherwise: encoders and decoders, one thread pool of each kind."""
 
 
-def session(arguments: tuple[str, ...], cache: Path) -> dict[str, dict[str, object]]:
-    """The cases of one recorded baseline, by id."""
+def session(arguments: tuple[str, ...], file: Path, cache: Path) -> None:
+    """Two visits to each case."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*arguments, f"--record-baseline={folder}/baseline", f"--build={folder}/build", f"--cache={cache}"]
-        command = [sys.executable, "-m", "pytest", "-q", *words, "suites/performance/test_baseline.py"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        files = list(Path(folder, "baseline").glob("*.json"))
-        if not files:
+        words += ["--targets=suites.meta.series_recorder", "suites/performance/test_baseline.py"]
+        environment = {**os.environ, "SERIES_FILE": str(file.resolve())}
+        command = [sys.executable, "-m", "pytest", "-q", *words]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if not [*Path(folder, "baseline").glob("*.json")]:
             raise SystemExit(f"nothing was recorded (status {done.returncode}):\n{(done.stdout + done.stderr)[-4000:]}")
-        found: dict[str, dict[str, object]] = json.loads(files[0].read_text())["cases"]
-        return found
 
 
 def main(arguments: list[str]) -> int:
@@ -46,10 +45,7 @@ def main(arguments: list[str]) -> int:
         for number in range(1, rounds + 1):
             began = time.time()
             for selection in selections:
-                for case, entry in session(selection, Path(cache)).items():
-                    line = {"case": case, "began": began, "recorded": True, "launches": entry["launches"]}
-                    with file.open("a") as opened:
-                        opened.write(json.dumps(line) + "\n")
+                session(selection, file, Path(cache))
             print(f"session {number} of {rounds}: {time.time() - began:.0f} s", flush=True)
     return 0
 

@@ -1,7 +1,6 @@
 """A module for `--targets` that keeps every series of launches which a run takes, whatever is decided on them.
 
-Each goes to the file SERIES_FILE as a line of JSON: case, when the run began, whether it is recorded to be compared
-with, launches; suites/meta/power_study.py reads them.
+Each goes to the file SERIES_FILE as a line of JSON: case, launches; suites/meta/power_study.py reads them.
 """
 
 from __future__ import annotations
@@ -9,21 +8,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-BEGAN = time.time()
 
 
 def kept(take: Callable[..., Any]) -> Callable[..., Any]:
     """What takes a series of a target, and writes it down."""
 
-    def both(target: Any, size: int | None, beside: Sequence[Any]) -> Any:
-        found = take(target, size, beside)
-        launches = [each.as_json() for each in found]
-        line = {"case": target.case.id, "began": BEGAN, "recorded": not beside, "launches": launches}
+    def both(target: Any, *arguments: Any) -> Any:
+        found = take(target, *arguments)
+        line = {"case": target.case.id, "launches": [each.as_json() for each in found]}
         with Path(os.environ["SERIES_FILE"]).open("a") as file:
             file.write(json.dumps(line) + "\n")
         return found

@@ -12,6 +12,7 @@ from fixtures.baseline.conditions import compared, conditions
 from fixtures.baseline.key import accepted, clocks_policy, differences
 from fixtures.baseline.launches import Others
 from fixtures.baseline.store import Baseline, Entry, file_of, merged, not_measured
+from fixtures.baseline.visits import visits
 from fixtures.telemetry import own_cpu
 from suites.meta.runs import Run, arguments, run
 from suites.meta.sample_launches import series
@@ -40,8 +41,8 @@ def test_a_baseline_reads_back(tmp_path: Path) -> None:
     ("spoil", "told"),
     [
         (lambda text: text[: len(text) // 2], "truncated or not JSON"),
-        (lambda text: text.replace('"schema": 3', '"schema": 7'), "should hold a baseline of schema 3, has 7"),
-        (lambda _: "[]", "should hold a baseline of schema 3, has none"),
+        (lambda text: text.replace('"schema": 4', '"schema": 7'), "should hold a baseline of schema 4, has 7"),
+        (lambda _: "[]", "should hold a baseline of schema 4, has none"),
         (lambda text: text.replace('"profile": "cpu"', '"profile": "jetson-thor"'), "of jetson-thor, not of cpu"),
         (lambda text: text.replace('"waited"', '"waned"'), "launch 1: "),
     ],
@@ -156,15 +157,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = gate(found, f"--record-baseline={found / 'b'}", also="suites/accuracy/test_baseline.py")
     assert done.code == 0, done.output[-3000:]
     assert "baseline: 2 cases recorded in" in done.output
+    assert "4 passed, 2 visited again" in done.output
     return found
 
 
 def test_what_is_recorded(folder: Path) -> None:
-    """A recorded case has its versions, its key, its launches and the numbers that are the same in every launch."""
+    """A recorded case has its versions, its key, launches of two visits and the numbers that are the same in all."""
     found = Baseline.read(folder / "b", "cpu").cases[TWIN]
     assert {"python", "numpy"} <= set(found.versions)
     assert set(found.facts) == {"model_sha256", "requests"}
-    assert len(found.launches) == 8
+    assert [len(each) for each in visits(found.launches)] == [8, 8]
     assert {"model_size_mb", "accuracy", "f1"} <= set(found.numbers)
 
 
@@ -181,8 +183,9 @@ def test_the_same_is_green(folder: Path) -> None:
 
 def test_a_slower_case_is_red_and_explained(folder: Path) -> None:
     """A tenth slower is red for exactly its case: old, new, ratio, conditions, versions, and the command to see it."""
-    found = gate(folder, f"--baseline={folder / 'b'}", seed=3, slow=1.1)
+    found = gate(folder, f"--baseline={folder / 'b'}", seed=3, slow=1.1, also="suites/accuracy/test_baseline.py")
     assert found.code == 1
+    assert "1 failed, 3 passed, 1 visited again" in found.output
     assert {name: case["status"] for name, case in found.cases.items()} == {"plain": "passed", "twin": "failed"}
     (check,) = (text for text in found.cases["twin"]["checks"].values() if text.startswith("failed"))
     for part in (

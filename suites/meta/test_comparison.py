@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.baseline.comparison import compare, confirm, location, low_quantile
+from fixtures.baseline.comparison import compare, confirm
+from fixtures.baseline.figures import location, low_quantile
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.selection import FOREIGN
 from fixtures.baseline.shared_cache import PRIOR, REACH, WIDEST, share_of

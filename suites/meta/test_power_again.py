@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.baseline.comparison import location
+from fixtures.baseline.figures import location
 from fixtures.results import CaseRecord
 from fixtures.verdict import Outcome, Verdict
 from suites.meta import power_again, slow_backend
@@ -100,8 +100,7 @@ def middles(series: Path) -> dict[str, float]:
     """By case the median of what its launches show."""
     found = read(series)
     return {
-        case: float(np.median([location("latency_ms", each) for each in run.launches]))
-        for case, (run, *_) in found.items()
+        case: float(np.median([location("latency_ms", each) for each in visits[0]])) for case, visits in found.items()
     }
 
 

@@ -4,65 +4,55 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.launches import LAUNCHES, LEAST_LAUNCHES, SERIES_S
 from fixtures.verdict import Outcome
 from suites.meta import power_again
-from suites.meta.power_study import Session, read, stored, table, taken, threshold, trials
+from suites.meta.power_study import Trial, Visit, read, stored, table, threshold, trials
 from suites.meta.sample_launches import series
 
 CASE = "sentiment/tiny/fake/plain"
 
 
-def recorded(seed: int, count: int = LAUNCHES, seconds: float = 1.0) -> Session:
-    """A recording on a machine that stands still."""
-    return Session([replace(each, seconds=seconds) for each in series(seed, count)], True)
+def visits(count: int = 4, seed: int = 0) -> list[Visit]:
+    """Visits a thousand seconds apart to a case on a machine that stands still, of eight launches of a second each."""
+    return [
+        [replace(each, at=1000.0 * visit + second) for second, each in enumerate(series(100 * seed + visit))]
+        for visit in range(count)
+    ]
 
 
-def line(began: float, session: Session) -> str:
-    """As what records writes it down."""
-    launches = [each.as_json() for each in session.launches]
-    return json.dumps({"case": CASE, "began": began, "recorded": session.recorded, "launches": launches})
+@pytest.mark.parametrize(("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 16)])
+def test_a_slowdown_is_injected_into_what_is_now(slow: float, outcome: Outcome, seconds: int) -> None:
+    """On a steady machine nothing new is green, a fifth is red; a second visit, where needed, takes its seconds."""
+    assert stored(Trial(visits(), {"latency_ms": 0.01}), slow) == (outcome, seconds)
 
 
-@pytest.mark.parametrize(("slow", "outcome"), [(0.0, Outcome.PASS), (0.2, Outcome.FAIL)])
-def test_a_slowdown_is_injected_into_one_side(slow: float, outcome: Outcome) -> None:
-    """On a steady machine nothing new is green and a fifth is red; a second series, and its seconds, come on top."""
-    draw = np.random.default_rng(0)
-    found, seconds = stored([recorded(1), recorded(2)], 0, 1, slow, draw)
-    assert found is outcome
-    assert seconds == LAUNCHES * (2 if slow else 1)
+def test_what_the_machine_does_by_itself_is_not_red() -> None:
+    """A slowdown that the unrest of the baseline explains is not decided."""
+    assert stored(Trial(visits(), {"latency_ms": 0.1}), 0.1)[0] is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(("slow", "outcome"), [(0.0, Outcome.PASS), (1.2 * TIME - 1, Outcome.FAIL)])
 def test_limits_have_their_margin(slow: float, outcome: Outcome) -> None:
-    """A limit calibrated on other sessions is red beyond its margin, and green where nothing is new."""
-    sessions = [recorded(each) for each in range(5)]
-    assert threshold(sessions, 0, 1, slow, np.random.default_rng(0)) == (outcome, LAUNCHES)
+    """A limit calibrated on other visits is red beyond its margin, and green where nothing is new."""
+    assert threshold(Trial(visits(), {}), slow) == (outcome, 8)
 
 
-def test_a_recording_is_cut_to_what_a_comparison_takes() -> None:
-    """What a recording took longer for than a comparison would is not used to decide, and never fewer launches are."""
-    then = recorded(1)
-    assert len(taken(recorded(2, count=14, seconds=SERIES_S / 5.5), then)) == 6
-    assert len(taken(recorded(2, count=14, seconds=SERIES_S), then)) == LEAST_LAUNCHES
-    assert len(taken(recorded(2, count=3), then)) == 3
-
-
-def test_only_a_recording_is_compared_with(tmp_path: Path) -> None:
-    """The first series of each run is a session; those that were taken to be compared are no baseline of others."""
-    file, more = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    now = replace(recorded(2), recorded=False)
-    file.write_text("\n".join([line(1.0, recorded(1)), line(2.0, now)]))
-    more.write_text("\n".join([line(3.0, now), line(3.0, recorded(3, count=2))]))
-    cases = read(file, more)
-    assert [len(each.launches) for each in cases[CASE]] == [LAUNCHES] * 3
-    assert [(then, now) for _, then, now in trials(cases)] == [(0, 1), (0, 2)]
+def test_trials_are_what_could_have_been(tmp_path: Path) -> None:
+    """Two visits in a row are held against each two in a row after them, whatever order files are in; and backwards."""
+    found = visits(5)
+    for name, each in zip("cabed", found, strict=True):
+        line = {"case": CASE, "launches": [launch.as_json() for launch in each]}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    cases = read(*tmp_path.glob("*.jsonl"))
+    starts = [[visit[0].at for visit in trial.visits] for trial in trials(cases)]
+    assert starts[:3] == [[0, 1000, 2000, 3000], [0, 1000, 3000, 4000], [1000, 2000, 3000, 4000]]
+    assert len(starts) == 6
+    assert all(times == sorted(times) and len(set(times)) == 4 for times in starts)
     told = table(cases)
-    assert f"sessions: {CASE} 3" in told
+    assert "1 cases of 5 visits" in told
     assert len([row for row in told.splitlines() if row.startswith("stored baseline")]) == 5
 
 

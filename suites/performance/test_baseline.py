@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.baseline.conditions import conditions
-from fixtures.baseline.run import Keeper, examine, explain, file_verdicts, measured, numbers, worse
-from fixtures.baseline.selection import disturbed
+from fixtures.baseline.run import Keeper, compare_visit, explain, file_verdicts, numbers, record_visit, worse
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.telemetry.meter import Meter
@@ -26,19 +24,13 @@ def test_not_slower(
     if not target.subject.fits_twice(target.session.device):
         workbench.close()
     if keeper.gate.record:
-        found, void = measured(target, record, meter)
-        entry = keeper.new(target.case)
-        entry.launches = found
-        entry.numbers |= numbers(target)
-        entry.conditions = conditions()
-        if told := void or disturbed(found):
-            record.notes.append(f"baseline: {told}; record it again")
+        record_visit(keeper, target, record, meter, request.node)
         return
     entry = keeper.entry(target.case)
     if not entry.launches:
         pytest.skip(f"{keeper.place} holds no times of this case")
     keeper.measured.add(target.case.id)
-    changes = examine(target, record, entry, keeper.gate.effect, meter)
+    changes = compare_visit(keeper, target, record, meter, request.node, entry)
     red, larger = file_verdicts(record, keeper, entry, changes), worse(target.case, entry, numbers(target))
     if not red and not larger:
         return
