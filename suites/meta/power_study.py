@@ -21,9 +21,10 @@ from typing import TypeAlias
 import numpy as np
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.comparison import first_look, second_look
+from fixtures.baseline.comparison import Known
 from fixtures.baseline.launch import Launch
-from fixtures.baseline.unrest import unrest
+from fixtures.baseline.run import engine_of
+from fixtures.baseline.weather import Weather, learned
 from fixtures.shares import wilson
 from fixtures.thresholds import Limit
 from fixtures.verdict import Measurement, Outcome, judge, worst
@@ -61,19 +62,20 @@ def slowed(launch: Launch, share: float) -> Launch:
 
 @dataclass(frozen=True)
 class Trial:
-    """Four visits to a case, two then and two now, and the unrest that the baseline of all cases shows."""
+    """Four visits to a case, two then and two now, and the weather as learned from the baseline of all cases."""
 
     visits: Sequence[Visit]
-    unrest: Mapping[str, float]
+    weather: Weather
+    engine: str
 
 
 def stored(trial: Trial, slow: float) -> Decision:
     """The decision of --baseline, the second visit included."""
-    old = [*trial.visits[0], *trial.visits[1]]
+    known = Known([*trial.visits[0], *trial.visits[1]], trial.weather, trial.engine)
     first, again = ([slowed(each, slow) for each in visit] for visit in trial.visits[2:])
-    changes, spent = first_look(old, first, trial.unrest), sum(each.seconds for each in first)
+    changes, spent = known.first_look(first), sum(each.seconds for each in first)
     if any(change.suspicious for change in changes):
-        changes = second_look(old, first, again, trial.unrest)
+        changes = known.second_look(first, again)
         spent += sum(each.seconds for each in again)
     return worst(change.outcome for change in changes), spent
 
@@ -112,10 +114,14 @@ def trials(cases: Cases) -> Iterator[Trial]:
     for turn in (1, -1):
         turned = {case: backwards(visits) if turn < 0 else visits for case, visits in cases.items()}
         for then in range(most - 3):
-            known = unrest([*visits[then], *visits[then + 1]] for visits in turned.values() if len(visits) > then + 1)
-            for visits in turned.values():
+            weather = learned(
+                (engine_of(case), [*visits[then], *visits[then + 1]])
+                for case, visits in turned.items()
+                if len(visits) > then + 1
+            )
+            for case, visits in turned.items():
                 for now in range(then + 2, len(visits) - 1):
-                    yield Trial([*visits[then : then + 2], *visits[now : now + 2]], known)
+                    yield Trial([*visits[then : then + 2], *visits[now : now + 2]], weather, engine_of(case))
 
 
 def backwards(visits: Sequence[Visit]) -> list[Visit]:
@@ -140,9 +146,14 @@ def table(cases: Cases) -> str:
             lines.append(f"{mode:16} {slow:8.0%}  {red!s:28} {open_share!s:28} {typical:>12}")
     counts = Counter(map(len, cases.values()))
     told = ", ".join(f"{count} cases of {visits} visits" for visits, count in sorted(counts.items()))
-    known = unrest([launch for visit in visits for launch in visit] for visits in cases.values())
-    quiet = ", ".join(f"{metric} {share:.1%}" for metric, share in known.items() if metric in SCALED)
-    return "\n".join([*lines, f"{told}; trials share visits, so they are not independent", f"unrest: {quiet}"])
+    weather = learned((engine_of(case), [each for visit in visits for each in visit]) for case, visits in cases.items())
+    rows = [
+        f"{engine or 'all':16} {metric:>20}  {known.unrest:6.1%}"
+        for (engine, metric), known in sorted(weather.items())
+        if metric in SCALED
+    ]
+    told += "; trials share visits, so they are not independent"
+    return "\n".join([*lines, told, "", "unrest: from visit to visit, with nothing new, times differ by", *rows])
 
 
 def main(arguments: list[str]) -> int:

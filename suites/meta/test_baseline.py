@@ -191,9 +191,9 @@ def test_a_slower_case_is_red_and_explained(folder: Path) -> None:
     for part in (
         "FAIL latency_ms:",
         " then, ",
-        "ratio by the yardstick 1.",
+        "ratio net of the weather 1.",
         "clocks and temperatures",
-        "unrest of this machine, from visit to visit with nothing new: latency_ms ",
+        "from visit to visit, with nothing new: latency_ms ",
         "versions that changed: none",
         "this case again: python -m pytest ",
         f"-k '{TWIN}]'",

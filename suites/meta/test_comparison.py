@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fixtures.baseline.comparison import compare, confirm
+from fixtures.baseline.comparison import Known, compare
 from fixtures.baseline.figures import location, low_quantile
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.selection import FOREIGN
-from fixtures.baseline.shared_cache import PRIOR, REACH, WIDEST, share_of
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
 
@@ -31,7 +26,7 @@ def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
     """A case that takes a tenth longer is red, however fast the machine is today."""
     old, first, again = series(1), series(2, speed=speed, case=1.1), series(3, speed=speed, case=1.1)
     assert compare("latency_ms", old, first).suspicious
-    found = confirm("latency_ms", old, first, again)
+    found = Known(old, {}, "fake").confirm("latency_ms", first, again)
     assert found.outcome is Outcome.FAIL
     assert found.ratio.value == pytest.approx(1.1, abs=0.03)
     assert found.ratio.low is not None
@@ -39,11 +34,13 @@ def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
 
 
 def test_what_a_second_series_does_not_show_is_not_red() -> None:
-    """A slowdown that is gone when it is measured again is no regression."""
-    old, first, again = series(1), series(2, case=1.25), series(3)
+    """A slowdown that is gone when it is measured again is no regression, however much both together show it."""
+    old, first, again = series(1), series(2, case=1.25), series(3, 3)
     assert compare("latency_ms", old, first).outcome is Outcome.FAIL
-    found = confirm("latency_ms", old, first, again)
-    assert found.outcome is not Outcome.FAIL
+    assert compare("latency_ms", old, [*first, *again]).outcome is Outcome.FAIL
+    found = Known(old, {}, "fake").confirm("latency_ms", first, again)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "one of the two visits alone does not show it" in found.reason
 
 
 def test_significance_without_effect_is_green() -> None:
@@ -115,58 +112,6 @@ def test_cores_elsewhere_than_ever_before_void() -> None:
     found = compare("latency_ms", series(1, line=0.13), [*series(2, 2, line=0.13), *series(3, case=1.5, line=0.35)])
     assert found.outcome is Outcome.INVALID
     assert "took 0.13 us from core to core then, 0.3" in found.reason
-
-
-def crowding(seed: int, shares: Sequence[float], follows: float, case: float = 1.0) -> list[Launch]:
-    """Launches during which reads took `shares` times as long, and the case longer by its own share of that."""
-    return [series(seed + n, 1, case=case * each**follows, others=each)[0] for n, each in enumerate(shares)]
-
-
-CALM, CROWDED = (1.0, 1.1, 0.9, 1.2, 1.0, 1.1, 0.9, 1.2), (1.5, 1.3, 1.6, 1.4, 1.5, 1.3, 1.6, 1.4)
-
-
-def test_what_the_shared_cache_explains_is_no_regression() -> None:
-    """A case that follows the cache is not red when others use it more; slower beyond that, it is."""
-    old = crowding(10, CALM, 0.5)
-    first, again = crowding(30, CROWDED, 0.5), crowding(50, CROWDED, 0.5)
-    assert confirm("latency_ms", old, first, again).outcome is not Outcome.FAIL
-    first, again = crowding(30, CROWDED, 0.5, 1.25), crowding(50, CROWDED, 0.5, 1.25)
-    found = confirm("latency_ms", old, first, again)
-    assert found.outcome is Outcome.FAIL
-    assert found.ratio.value == pytest.approx(1.25, abs=0.1)
-
-
-def test_a_case_that_does_not_follow_the_cache_is_red() -> None:
-    """How much others used the cache is no excuse for a case that does not care."""
-    first, again = crowding(30, CROWDED, 0.0, 1.15), crowding(50, CROWDED, 0.0, 1.15)
-    assert confirm("latency_ms", crowding(10, CALM, 0.0), first, again).outcome is Outcome.FAIL
-
-
-def test_what_the_cache_may_explain_is_told() -> None:
-    """Where the cache gave less and how far the case follows it is not known, nothing is decided, and why is told."""
-    steady = (1.0,) * 8
-    found = compare("latency_ms", crowding(10, steady, 0.0), crowding(30, (1.6,) * 8, 0.0, 1.1))
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "reads from the cache that others share took 60% longer than then" in found.reason
-
-
-@given(st.floats(0, 1), st.integers(0, 2**32 - 1))
-def test_the_share_is_learned(share: float, seed: int) -> None:
-    """Where the witness moves enough, the share by which values follow it is found, however the sides differ."""
-    draw = np.random.default_rng(seed)
-    witness = draw.uniform(-0.14, 0.14, 200), draw.uniform(-0.14, 0.14, 200)
-    values = share * witness[0] + draw.normal(0, 0.005, 200), 0.1 + share * witness[1] + draw.normal(0, 0.005, 200)
-    found = share_of(values, (witness[0], witness[1] + 0.5))
-    assert found.value == pytest.approx(share, abs=0.07)
-    assert found.reach < 0.02
-
-
-def test_little_is_known_of_a_share_that_does_not_show() -> None:
-    """Where the witness stands still, the share is the prior one, and may be far off."""
-    still = np.zeros(8)
-    found = share_of((still + 0.01, still), (still, still + 0.3))
-    assert found.value == pytest.approx(PRIOR)
-    assert found.reach == pytest.approx(REACH * WIDEST)
 
 
 def test_memory_does_not_depend_on_where_the_cores_are() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.baseline.calibrate import TIME
+from fixtures.baseline.weather import Following
 from fixtures.verdict import Outcome
 from suites.meta import power_again
 from suites.meta.power_study import Trial, Visit, read, stored, table, threshold, trials
@@ -26,18 +27,20 @@ def visits(count: int = 4, seed: int = 0) -> list[Visit]:
 @pytest.mark.parametrize(("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 16)])
 def test_a_slowdown_is_injected_into_what_is_now(slow: float, outcome: Outcome, seconds: int) -> None:
     """On a steady machine nothing new is green, a fifth is red; a second visit, where needed, takes its seconds."""
-    assert stored(Trial(visits(), {"latency_ms": 0.01}), slow) == (outcome, seconds)
+    assert stored(Trial(visits(), {}, "fake"), slow) == (outcome, seconds)
 
 
 def test_what_the_machine_does_by_itself_is_not_red() -> None:
     """A slowdown that the unrest of the baseline explains is not decided."""
-    assert stored(Trial(visits(), {"latency_ms": 0.1}), 0.1)[0] is Outcome.INCONCLUSIVE
+    weather = {("fake", "latency_ms"): Following(unrest=0.1)}
+    assert stored(Trial(visits(), weather, "fake"), 0.1)[0] is Outcome.INCONCLUSIVE
+    assert stored(Trial(visits(), weather, "other"), 0.1)[0] is Outcome.FAIL
 
 
 @pytest.mark.parametrize(("slow", "outcome"), [(0.0, Outcome.PASS), (1.2 * TIME - 1, Outcome.FAIL)])
 def test_limits_have_their_margin(slow: float, outcome: Outcome) -> None:
     """A limit calibrated on other visits is red beyond its margin, and green where nothing is new."""
-    assert threshold(Trial(visits(), {}), slow) == (outcome, 8)
+    assert threshold(Trial(visits(), {}, "fake"), slow) == (outcome, 8)
 
 
 def test_trials_are_what_could_have_been(tmp_path: Path) -> None:
