@@ -35,12 +35,11 @@ def laps(folder: Path) -> str:
 
 def gate(folder: Path) -> str:
     """The gate's false alarms and detections, with the seconds that each decision took."""
-    stored, versus = folder / STORED, folder / VERSUS
+    stored, versus, whole = folder / STORED, folder / VERSUS, power_again.unchanged(folder / "again")
+    tables = [f"the whole matrix:\n{power_study.table(power_study.read(*whole))}"] if whole else []
     if missing := [path for path in (stored, versus) if not path.exists()]:
-        return f"{missing[0]} is not there: record laps first (part `laps`)"
-    tables = [power_study.table(power_study.read(stored)), versus_study.report(versus_study.read(versus))]
-    if whole := power_again.unchanged(folder / "again"):
-        tables.insert(1, f"the whole matrix:\n{power_study.table(power_study.read(*whole))}")
+        return "\n\n".join([*tables, f"{missing[0]} is not there: record laps first (part `laps`)"])
+    tables += [power_study.table(power_study.read(stored)), versus_study.report(versus_study.read(versus))]
     return "\n\n".join(tables)
 
 

@@ -16,10 +16,10 @@ from suites.meta.sample_launches import series
 CASE = "sentiment/tiny/fake/plain"
 
 
-def visits(count: int = 4, seed: int = 0) -> list[Visit]:
+def visits(count: int = 4) -> list[Visit]:
     """Visits a thousand seconds apart to a case on a machine that stands still, of eight launches of a second each."""
     return [
-        [replace(each, at=1000.0 * visit + second) for second, each in enumerate(series(100 * seed + visit))]
+        [replace(each, at=1000.0 * visit + second) for second, each in enumerate(series(visit))]
         for visit in range(count)
     ]
 

@@ -143,7 +143,7 @@ def session_options(device: Device, settings: Mapping[str, Any], several: bool) 
     `spinning`: whether threads that wait do so in a loop, as they do by default, which is good for one engine and bad
     for its neighbours. `several`: whether a model has several sessions, which work one after another: each has threads
     of its own, and those of one that is done would wait in a loop, for 50 ms on an Intel processor, on the cores that
-    the next one needs. On 2 cores an answer of the embedded T5 took 1.8 times as long.
+    the next one needs. On 2 cores an answer of the embedded T5 took 1.9 times as long.
     """
     import onnxruntime
 
