@@ -23,7 +23,10 @@ SOUND_FLAGS := $(if $(shell grep -s 'ldtilecfg.*void \*\*' $(AMX_HEADER)),-mno-a
 BUILD_LLAMA = CFLAGS="$(SOUND_FLAGS) $$CFLAGS" CXXFLAGS="$(SOUND_FLAGS) $$CXXFLAGS" CMAKE_ARGS="$(GPU_FLAGS) $(CMAKE_ARGS)" $(BIN)/python -m pip
 # llama.cpp's own programs, found here if `make llama-tools` has built them, or where you say.
 LLAMA := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
-TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)
+# Built for this very processor (-march=native): a cache that comes along to one that can do less would crash there.
+CPUINFO ?= /proc/cpuinfo
+PROCESSOR := $(firstword $(shell grep -s -m1 -E '^(flags|Features)' $(CPUINFO) | cksum))
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/edge-nlp-suite/llama.cpp-of-llama-cpp-python-$(LLAMA)-$(PROCESSOR)
 export LLAMA_CPP_DIR ?= $(TOOLS)
 # pytest takes an existing path after an option of ours for a folder of tests, before it knows our options: so where the
 # suite is, is said.

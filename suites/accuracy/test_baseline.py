@@ -6,7 +6,9 @@ import math
 
 import pytest
 
-from fixtures.baseline.run import Keeper, explain, worse
+from fixtures.baseline.findings import explain
+from fixtures.baseline.keeper import Keeper
+from fixtures.baseline.numbers import worse
 from fixtures.provision import Target
 from fixtures.quality import evaluate
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fixtures.baseline import launches as real
-from fixtures.baseline import run as regression
+from fixtures.baseline import series as taken
 from fixtures.baseline.launch import Launch
 from fixtures.provision import Target
 from suites.meta import fake  # noqa: F401 - registers the fake engine
@@ -33,5 +33,5 @@ def launches(target: Target, _size: int | None = None, _beside: Sequence[Launch]
 
 
 if "GATE_SEED" in os.environ:
-    setattr(regression, "launches", launches)  # noqa: B010 - no name that others may import
+    setattr(taken, "launches", launches)  # noqa: B010 - no name that others may import
 real.BUDGET_S = 0.02

@@ -14,7 +14,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,8 +22,9 @@ import numpy as np
 
 from fixtures.baseline.calibrate import TIME
 from fixtures.baseline.comparison import Known
+from fixtures.baseline.keeper import engine_of
 from fixtures.baseline.launch import Launch
-from fixtures.baseline.run import engine_of
+from fixtures.baseline.looks import Looks
 from fixtures.baseline.weather import Weather, learned
 from fixtures.shares import wilson
 from fixtures.thresholds import Limit
@@ -62,20 +63,26 @@ def slowed(launch: Launch, share: float) -> Launch:
 
 @dataclass(frozen=True)
 class Trial:
-    """Four visits to a case, two then and two now, and the weather as learned from the baseline of all cases."""
+    """Four visits to a case, two then and two now, and what is known of the machine: then and, by other cases, now."""
 
     visits: Sequence[Visit]
     weather: Weather
     engine: str
+    today: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def known(self) -> Known:
+        """What the case is compared with."""
+        return Known([*self.visits[0], *self.visits[1]], self.weather, self.engine)
 
 
 def stored(trial: Trial, slow: float) -> Decision:
     """The decision of --baseline, the second visit included."""
-    known = Known([*trial.visits[0], *trial.visits[1]], trial.weather, trial.engine)
+    known = trial.known
     first, again = ([slowed(each, slow) for each in visit] for visit in trial.visits[2:])
     changes, spent = known.first_look(first), sum(each.seconds for each in first)
     if any(change.suspicious for change in changes):
-        changes = known.second_look(first, again)
+        changes = known.second_look(first, again, trial.today)
         spent += sum(each.seconds for each in again)
     return worst(change.outcome for change in changes), spent
 
@@ -119,9 +126,16 @@ def trials(cases: Cases) -> Iterator[Trial]:
                 for case, visits in turned.items()
                 if len(visits) > then + 1
             )
-            for case, visits in turned.items():
-                for now in range(then + 2, len(visits) - 1):
-                    yield Trial([*visits[then : then + 2], *visits[now : now + 2]], weather, engine_of(case))
+            for now in range(then + 2, most - 1):
+                drawn = {
+                    case: Trial([*visits[then : then + 2], *visits[now : now + 2]], weather, engine_of(case))
+                    for case, visits in turned.items()
+                    if len(visits) > now + 1
+                }
+                looks = Looks()
+                for case, trial in drawn.items():
+                    looks.add(case, trial.engine, trial.known.first_look(trial.visits[2]))
+                yield from (replace(trial, today=looks.unrest(case, trial.engine)) for case, trial in drawn.items())
 
 
 def backwards(visits: Sequence[Visit]) -> list[Visit]:

@@ -27,6 +27,6 @@ def kept(take: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # Hosts import it too; what takes the series is pytest's alone, and a host should not become larger by it.
-run = sys.modules.get("fixtures.baseline.run")
-if run is not None:
-    setattr(run, "launches", kept(run.launches))  # noqa: B010 - a module by this name is not known to have it
+series = sys.modules.get("fixtures.baseline.series")
+if series is not None:
+    setattr(series, "launches", kept(series.launches))  # noqa: B010 - a module by this name is not known to have it

@@ -41,8 +41,8 @@ def test_a_baseline_reads_back(tmp_path: Path) -> None:
     ("spoil", "told"),
     [
         (lambda text: text[: len(text) // 2], "truncated or not JSON"),
-        (lambda text: text.replace('"schema": 4', '"schema": 7'), "should hold a baseline of schema 4, has 7"),
-        (lambda _: "[]", "should hold a baseline of schema 4, has none"),
+        (lambda text: text.replace('"schema": 5', '"schema": 7'), "should hold a baseline of schema 5, has 7"),
+        (lambda _: "[]", "should hold a baseline of schema 5, has none"),
         (lambda text: text.replace('"profile": "cpu"', '"profile": "jetson-thor"'), "of jetson-thor, not of cpu"),
         (lambda text: text.replace('"waited"', '"waned"'), "launch 1: "),
     ],

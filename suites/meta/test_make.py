@@ -51,3 +51,16 @@ def test_amx_is_left_out_where_the_compiler_spoils_it(header: str | None, left_o
     (line,) = [line for line in told.splitlines() if "-m pip wheel" in line]
     assert line.startswith('CFLAGS="')
     assert line.count("-mno-amx-int8") == (2 if left_out else 0)
+
+
+def test_a_build_for_another_processor_is_not_taken(tmp_path: Path) -> None:
+    """llama.cpp lies in the cache by what its processor can do: one folder for one kind, another for another."""
+    folders = []
+    for number, able in enumerate(("flags : sse2 avx2", "flags : sse2", "Features : fp asimd", "flags : sse2")):
+        cpuinfo = tmp_path / str(number)
+        cpuinfo.write_text(f"processor : 0\n{able}\n\nprocessor : 1\n{able}\n")
+        words = ["make", "-n", "llama-tools", f"CPUINFO={cpuinfo}", f"XDG_CACHE_HOME={tmp_path}"]
+        told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        folders.append(next(line for line in told.splitlines() if line.startswith("rm -rf")))
+    assert len(set(folders)) == 3
+    assert folders[1] == folders[3]

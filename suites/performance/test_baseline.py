@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.baseline.run import Keeper, compare_visit, explain, file_verdicts, numbers, record_visit, worse
+from fixtures.baseline.findings import explain, file_verdicts
+from fixtures.baseline.keeper import Keeper
+from fixtures.baseline.numbers import numbers, worse
+from fixtures.baseline.series import compare_visit, record_visit
 from fixtures.provision import Target
 from fixtures.results import CaseRecord
 from fixtures.telemetry.meter import Meter

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures.baseline import series as taken
+from fixtures.baseline.comparison import Change, Known
+from fixtures.baseline.looks import Looks
+from fixtures.baseline.weather import LEAST_CASES, learned, of
+from fixtures.statistics import Estimate
+from fixtures.verdict import Outcome
+from suites.meta.test_weather import restless, visited
+
+METRIC = "latency_ms"
+
+
+def change(left: float, noise: float = 1e-6, visits: float = 1.5) -> Change:
+    """A comparison whose logarithm of the ratio is `left`."""
+    return Change(METRIC, 1.0, 1.0, Estimate(float(np.exp(left)), n=8), 0.05, Outcome.PASS, "", noise, visits)
+
+
+def looked(spread: float, slow: float = 0.0, count: int = 40, seed: int = 0) -> Looks:
+    """A run whose cases differ by so much (standard deviation of a visit), those of one engine slower besides."""
+    draw, found = np.random.default_rng(seed), Looks()
+    for number in range(count):
+        engine = ("one", "other")[number % 2]
+        left = draw.normal(0, spread * 1.5**0.5) + (slow if engine == "one" else 0)
+        found.add(f"case {number}", engine, [change(left)])
+    return found
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.05])
+def test_unrest_of_today_is_what_cases_differ_by(spread: float) -> None:
+    """Of many cases compared the spread of a visit is found."""
+    assert looked(spread, count=400).unrest("none", "one")[METRIC] == pytest.approx(spread, rel=0.15)
+
+
+def test_an_engine_that_is_slower_is_no_unrest() -> None:
+    """A slowdown of all cases of an engine leaves the unrest of today as it was."""
+    assert looked(0.02, slow=0.3).unrest("none", "one") == pytest.approx(looked(0.02).unrest("none", "one"))
+
+
+def test_a_case_is_judged_by_the_others() -> None:
+    """However much slower one case is, that is no unrest for itself; for the others it is."""
+    looks = looked(0.01)
+    before = looks.unrest("slow", "one")
+    looks.add("slow", "one", [change(0.5)])
+    assert looks.unrest("slow", "one") == before
+    assert looks.unrest("case 0", "one")[METRIC] > 3 * before[METRIC]
+
+
+def test_what_does_not_count_is_no_look() -> None:
+    """Comparisons that are INVALID, or of memory, or without a ratio, and a run of few cases tell nothing."""
+    looks = Looks()
+    for number in range(LEAST_CASES):
+        void = replace(change(0.5), outcome=Outcome.INVALID), replace(change(0.5), ratio=Estimate(None, reason="none"))
+        looks.add(f"case {number}", "one", [*void, replace(change(0.5), metric="peak_memory_mb")])
+    assert looks.unrest("none", "one") == {}
+    assert looked(0.05, count=LEAST_CASES - 1).unrest("none", "one")[METRIC] == 0.0
+
+
+def test_a_restless_day_is_seen_in_the_run_itself() -> None:
+    """On a day on which visits differ by 8 %, to a baseline of a quiet one no case is red that would be without it."""
+    weather = learned(restless(0.01))
+    draw = np.random.default_rng(3)
+    looks, known, firsts = Looks(), [], []
+    for number in range(60):
+        known.append(Known(visited(number, np.exp(draw.normal(0, 0.01, 2))), weather, "engine"))
+        firsts.append(visited(1000 + number, np.exp(draw.normal(0, 0.08, 1))))
+        looks.add(f"case {number}", "engine", known[-1].first_look(firsts[-1]))
+    today = looks.unrest("case 0", "engine")
+    assert of(weather, "engine", METRIC).unrest < 0.02
+    assert today[METRIC] == pytest.approx(0.08, rel=0.3)
+    again = [visited(2000 + number, np.exp(draw.normal(0, 0.08, 1))) for number in range(60)]
+    red = {
+        name: sum(
+            Outcome.FAIL in {each.outcome for each in case.second_look(first, second, unrest)}
+            for case, first, second in zip(known, firsts, again, strict=True)
+        )
+        for name, unrest in (("without", {}), ("with", today))
+    }
+    assert red["without"] >= 6
+    assert red["with"] <= 1
+
+
+@pytest.mark.parametrize(("spread", "outcome"), [(0.005, Outcome.FAIL), (0.08, Outcome.INCONCLUSIVE)])
+def test_a_visit_is_judged_by_the_run(spread: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case that is a tenth slower is red, but not in a run whose other cases differ by as much."""
+    shown = iter([visited(2, (1.1,)), visited(3, (1.1,))])
+    monkeypatch.setattr(taken, "measured", lambda *_: (next(shown), ""))
+    monkeypatch.setattr(taken, "others_follow", lambda _: False)
+    parts: dict[str, Any] = {
+        "keeper": SimpleNamespace(weather={}, gate=SimpleNamespace(effect=None), first={}, looks=looked(spread)),
+        "target": SimpleNamespace(case=SimpleNamespace(id="case", backend="one")),
+        "entry": SimpleNamespace(launches=visited(1, (1.0, 1.0))),
+        **dict.fromkeys(("record", "meter", "item")),
+    }
+    (found,) = (each for each in taken.compare_visit(**parts) if each.metric == METRIC)
+    assert found.outcome is outcome
