@@ -53,6 +53,15 @@ def test_a_case_is_judged_by_the_others() -> None:
     assert looks.unrest("case 0", "one")[METRIC] > 3 * before[METRIC]
 
 
+def test_engines_of_one_case_are_not_calm() -> None:
+    """A case that is the only one of its engine has nothing to differ from, and does not make the others look calm."""
+    looks = looked(0.05)
+    before = looks.unrest("none", "one")
+    for number in range(40):
+        looks.add(f"single {number}", f"engine {number}", [change(0.0)])
+    assert looks.unrest("none", "one") == before
+
+
 def test_what_does_not_count_is_no_look() -> None:
     """Comparisons that are INVALID, or of memory, or without a ratio, and a run of few cases tell nothing."""
     looks = Looks()
@@ -64,7 +73,7 @@ def test_what_does_not_count_is_no_look() -> None:
 
 
 def test_a_restless_day_is_seen_in_the_run_itself() -> None:
-    """On a day on which visits differ by 8 %, to a baseline of a quiet one no case is red that would be without it."""
+    """On a day on which visits differ by 8 %, against a quiet one, a case in sixty is red at most, not one in ten."""
     weather = learned(restless(0.01))
     draw = np.random.default_rng(3)
     looks, known, firsts = Looks(), [], []
