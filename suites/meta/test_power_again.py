@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ def test_a_slow_backend_is_late_by_a_share_of_its_own_time(monkeypatch: pytest.M
     """Each token and the end come later by the share, and what is done at a token is no time of the backend's."""
     clock = Clock()
     monkeypatch.setattr(slow_backend, "time", clock)
+    monkeypatch.setattr(slow_backend, "wait", clock.sleep)
     ticks: list[float] = []
 
     def run(batch: Sequence[Request], tick: Tick) -> list[Answer]:
@@ -56,6 +58,16 @@ def test_a_slow_backend_is_late_by_a_share_of_its_own_time(monkeypatch: pytest.M
     assert backend.load("model").run([{}], tick) == [{"text": "done"}]
     assert ticks == pytest.approx([1.1, 1.1 + 10 + 2.2])
     assert clock.now == pytest.approx(1.1 + 10 + 2.2 + 10 + 0.55)
+
+
+def test_to_be_late_by_a_little_is_not_to_be_late_by_much() -> None:
+    """A wait of 50 us takes that, and at best hardly more: a tenth of a short answer is a tenth."""
+    found = []
+    for _ in range(200):
+        began = time.perf_counter()
+        slow_backend.wait(50e-6)
+        found.append(time.perf_counter() - began)
+    assert 50e-6 <= min(found) < 60e-6
 
 
 def test_a_backend_that_is_none_cannot_be_slow() -> None:
