@@ -1,7 +1,7 @@
 """The whole matrix against its own baseline: nothing may be red; then with one backend slower: its cases, no others.
 
 `python -m suites.meta.power_again FOLDER [pytest arguments]` records a baseline in FOLDER, compares RUNS times with it,
-and once more with a tenth of its own time added to what is done by the backend that SLOW_BACKEND names (else the one with most cases).
+and once more with the backend that SLOW_BACKEND names (else the one with most cases) slower by a tenth of its own time.
 What is there already from a run that was cut off is kept. The series of launches of each run lie beside it
 (`NAME.jsonl`); suites/meta/power_study.py reads them.
 """
