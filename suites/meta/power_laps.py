@@ -1,7 +1,7 @@
 """Records real laps for the study of the gate: `python -m suites.meta.power_laps FILE [SESSIONS] [pytest arguments]`.
 
-A session is a run of the suite with --record-baseline in processes of its own, as production measures: two visits to
-each case. Sessions follow one another for as long as it takes, so that what differs from hour to hour is among what
+A session is a run of the suite with --record-baseline in processes of its own, as production measures: a few visits
+to each case. Sessions follow one another for as long as it takes, so that what differs from hour to hour is among what
 the study replays. FILE is appended to, a line of JSON a visit.
 """
 
@@ -23,7 +23,7 @@ SELECTIONS = (
 
 
 def session(arguments: tuple[str, ...], file: Path, cache: Path) -> None:
-    """Two visits to each case."""
+    """A few visits to each case."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*arguments, f"--record-baseline={folder}/baseline", f"--build={folder}/build", f"--cache={cache}"]
         words += ["--targets=suites.meta.series_recorder", "suites/performance/test_baseline.py"]

@@ -1,9 +1,9 @@
 """How often the gate cries wolf, and how often it sees a slowdown: `python -m suites.meta.power_study FILE ...`.
 
 Replays the laps that suites/meta/power_laps.py or power_again.py recorded through the decisions that production takes.
-Of the visits to a case, in the order of time, two that follow one another are the baseline and two later ones are now,
-the second of them used where the first is suspicious; and the other way round. Visits are taken as they were measured,
-so that whatever differs between them stays in. Slowdowns are injected by making the laps longer.
+Of the visits to a case, in the order of time, as many as a baseline has are the baseline, and as many later ones are
+now, used one by one while they are suspicious; and the other way round. Visits are taken as they were measured, so that
+whatever differs between them stays in. Slowdowns are injected by making the laps longer.
 
 A decision is that on a case: red where one of its metrics is, as in production.
 """
@@ -25,6 +25,7 @@ from fixtures.baseline.comparison import Known
 from fixtures.baseline.keeper import engine_of
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import Looks
+from fixtures.baseline.visits import VISITS
 from fixtures.baseline.weather import Weather, learned
 from fixtures.shares import wilson
 from fixtures.thresholds import Limit
@@ -63,9 +64,10 @@ def slowed(launch: Launch, share: float) -> Launch:
 
 @dataclass(frozen=True)
 class Trial:
-    """Four visits to a case, two then and two now, and what is known of the machine: then and, by other cases, now."""
+    """Visits to a case, then and now, and what is known of the machine: then and, by other cases, now."""
 
-    visits: Sequence[Visit]
+    then: Sequence[Visit]
+    now: Sequence[Visit]
     weather: Weather
     engine: str
     today: Mapping[str, float] = field(default_factory=dict)
@@ -73,27 +75,28 @@ class Trial:
     @property
     def known(self) -> Known:
         """What the case is compared with."""
-        return Known([*self.visits[0], *self.visits[1]], self.weather, self.engine)
+        return Known([launch for visit in self.then for launch in visit], self.weather, self.engine)
 
 
 def stored(trial: Trial, slow: float) -> Decision:
-    """The decision of --baseline, the second visit included."""
+    """The decision of --baseline, after as many visits as it takes."""
     known = trial.known
-    first, again = ([slowed(each, slow) for each in visit] for visit in trial.visits[2:])
-    changes, spent = known.first_look(first), sum(each.seconds for each in first)
-    if any(change.suspicious for change in changes):
-        changes = known.second_look(first, again, trial.today)
-        spent += sum(each.seconds for each in again)
+    taken: list[Visit] = []
+    for visit in trial.now:
+        taken.append([slowed(each, slow) for each in visit])
+        changes = known.look(taken, trial.today)
+        if not any(change.suspicious for change in changes):
+            break
+    spent = sum(launch.seconds for each in taken for launch in each)
     return worst(change.outcome for change in changes), spent
 
 
 def threshold(trial: Trial, slow: float) -> Decision:
     """The verdicts on limits that --calibrate would have proposed from the other visits."""
-    *known, now = trial.visits
-    new = [slowed(each, slow) for each in now]
+    new = [slowed(each, slow) for each in trial.now[0]]
     outcomes = []
     for metric in (name for name in SCALED if name in new[0].samples):
-        bound = TIME * max(flat(metric, each).estimate("p50").value or 0.0 for each in known)
+        bound = TIME * max(flat(metric, each).estimate("p50").value or 0.0 for each in trial.then)
         limit = Limit(metric, "p50", "max", bound, "calibrated", "", "", "")
         outcomes += [verdict.outcome for verdict in judge(flat(metric, new), [limit])]
     return worst(outcomes), sum(each.seconds for each in new)
@@ -116,25 +119,25 @@ def read(*files: Path) -> dict[str, list[Visit]]:
 
 
 def trials(cases: Cases) -> Iterator[Trial]:
-    """Every two visits that follow one another with every two later ones; and backwards."""
+    """Every few visits that follow one another with every few later ones; and backwards."""
     most = max((len(visits) for visits in cases.values()), default=0)
     for turn in (1, -1):
         turned = {case: backwards(visits) if turn < 0 else visits for case, visits in cases.items()}
-        for then in range(most - 3):
+        for then in range(most - 2 * VISITS + 1):
             weather = learned(
-                (engine_of(case), [*visits[then], *visits[then + 1]])
+                (engine_of(case), [launch for visit in visits[then : then + VISITS] for launch in visit])
                 for case, visits in turned.items()
-                if len(visits) > then + 1
+                if len(visits) >= then + VISITS
             )
-            for now in range(then + 2, most - 1):
+            for now in range(then + VISITS, most - VISITS + 1):
                 drawn = {
-                    case: Trial([*visits[then : then + 2], *visits[now : now + 2]], weather, engine_of(case))
+                    case: Trial(visits[then : then + VISITS], visits[now : now + VISITS], weather, engine_of(case))
                     for case, visits in turned.items()
-                    if len(visits) > now + 1
+                    if len(visits) >= now + VISITS
                 }
                 looks = Looks()
                 for case, trial in drawn.items():
-                    looks.add(case, trial.engine, trial.known.first_look(trial.visits[2]))
+                    looks.add(case, trial.engine, trial.known.look(trial.now[:1]))
                 yield from (replace(trial, today=looks.unrest(case, trial.engine)) for case, trial in drawn.items())
 
 
@@ -147,7 +150,7 @@ def backwards(visits: Sequence[Visit]) -> list[Visit]:
 
 
 def table(cases: Cases) -> str:
-    """Shares of red decisions by mode and slowdown, over all cases with at least four visits."""
+    """Shares of red decisions by mode and slowdown, over all cases with visits enough."""
     lines = [f"{'mode':16} {'slowdown':>8}  {'red':28} {'not decided':28} {'s a decision':>12}"]
     drawn = [*trials(cases)]
     for mode, decide in MODES.items():

@@ -24,23 +24,33 @@ def test_the_machine_divides_out(speed: float) -> None:
 @pytest.mark.parametrize("speed", [0.7, 1.0, 1.3])
 def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
     """A case that takes a tenth longer is red, however fast the machine is today."""
-    old, first, again = series(1), series(2, speed=speed, case=1.1), series(3, speed=speed, case=1.1)
-    assert compare("latency_ms", old, first).suspicious
-    found = Known(old, {}, "fake").confirm("latency_ms", first, again)
+    old, visits = series(1), [series(seed, speed=speed, case=1.1) for seed in (2, 3)]
+    assert compare("latency_ms", old, visits[0]).suspicious
+    found = Known(old, {}, "fake").decided("latency_ms", visits)
     assert found.outcome is Outcome.FAIL
     assert found.ratio.value == pytest.approx(1.1, abs=0.03)
     assert found.ratio.low is not None
     assert found.ratio.low > 1
 
 
-def test_what_a_second_series_does_not_show_is_not_red() -> None:
-    """A slowdown that is gone when it is measured again is no regression, however much both together show it."""
-    old, first, again = series(1), series(2, case=1.25), series(3, 3)
-    assert compare("latency_ms", old, first).outcome is Outcome.FAIL
-    assert compare("latency_ms", old, [*first, *again]).outcome is Outcome.FAIL
-    found = Known(old, {}, "fake").confirm("latency_ms", first, again)
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "one of the two visits alone does not show it" in found.reason
+@pytest.mark.parametrize(("gone", "outcome"), [(1, Outcome.FAIL), (2, Outcome.INCONCLUSIVE)])
+def test_what_most_visits_do_not_show_is_not_red(gone: int, outcome: Outcome) -> None:
+    """A slowdown that is gone at two visits of four is no regression, however much all together show it."""
+    visits = [series(seed, case=1.25 if seed < 6 - gone else 1.0) for seed in range(2, 6)]
+    old, together = series(1), [launch for visit in visits for launch in visit]
+    assert compare("latency_ms", old, together).outcome is Outcome.FAIL
+    found = Known(old, {}, "fake").decided("latency_ms", visits)
+    assert found.outcome is outcome
+    assert ("2 of 4 visits do not show it by themselves" in found.reason) is (gone == 2)
+
+
+def test_what_is_not_suspicious_any_more_is_told() -> None:
+    """Visits after the one that cleared a metric do not bring it back."""
+    old = series(1)
+    late = [series(2), *(series(seed, case=1.3) for seed in (3, 4, 5))]
+    found = Known(old, {}, "fake").decided("latency_ms", late)
+    assert found == compare("latency_ms", old, late[0])
+    assert Known(old, {}, "fake").decided("latency_ms", late[1:]).outcome is Outcome.FAIL
 
 
 def test_significance_without_effect_is_green() -> None:

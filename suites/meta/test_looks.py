@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from fixtures.baseline import series as taken
 from fixtures.baseline.comparison import Change, Known
 from fixtures.baseline.looks import Looks
+from fixtures.baseline.visits import Visit
 from fixtures.baseline.weather import LEAST_CASES, learned, of
 from fixtures.statistics import Estimate
 from fixtures.verdict import Outcome
@@ -23,10 +26,10 @@ def change(left: float, noise: float = 1e-6, visits: float = 1.5) -> Change:
     return Change(METRIC, 1.0, 1.0, Estimate(float(np.exp(left)), n=8), 0.05, Outcome.PASS, "", noise, visits)
 
 
-def looked(spread: float, slow: float = 0.0, count: int = 40, seed: int = 0) -> Looks:
+def looked(spread: float, slow: float = 0.0, cases: int = 40, seed: int = 0) -> Looks:
     """A run whose cases differ by so much (standard deviation of a visit), those of one engine slower besides."""
     draw, found = np.random.default_rng(seed), Looks()
-    for number in range(count):
+    for number in range(cases):
         engine = ("one", "other")[number % 2]
         left = draw.normal(0, spread * 1.5**0.5) + (slow if engine == "one" else 0)
         found.add(f"case {number}", engine, [change(left)])
@@ -36,7 +39,7 @@ def looked(spread: float, slow: float = 0.0, count: int = 40, seed: int = 0) -> 
 @pytest.mark.parametrize("spread", [0.01, 0.05])
 def test_unrest_of_today_is_what_cases_differ_by(spread: float) -> None:
     """Of many cases compared the spread of a visit is found."""
-    assert looked(spread, count=400).unrest("none", "one")[METRIC] == pytest.approx(spread, rel=0.15)
+    assert looked(spread, cases=400).unrest("none", "one")[METRIC] == pytest.approx(spread, rel=0.15)
 
 
 def test_an_engine_that_is_slower_is_no_unrest() -> None:
@@ -69,7 +72,7 @@ def test_what_does_not_count_is_no_look() -> None:
         void = replace(change(0.5), outcome=Outcome.INVALID), replace(change(0.5), ratio=Estimate(None, reason="none"))
         looks.add(f"case {number}", "one", [*void, replace(change(0.5), metric="peak_memory_mb")])
     assert looks.unrest("none", "one") == {}
-    assert looked(0.05, count=LEAST_CASES - 1).unrest("none", "one")[METRIC] == 0.0
+    assert looked(0.05, cases=LEAST_CASES - 1).unrest("none", "one")[METRIC] == 0.0
 
 
 def test_a_restless_day_is_seen_in_the_run_itself() -> None:
@@ -80,14 +83,14 @@ def test_a_restless_day_is_seen_in_the_run_itself() -> None:
     for number in range(60):
         known.append(Known(visited(number, np.exp(draw.normal(0, 0.01, 2))), weather, "engine"))
         firsts.append(visited(1000 + number, np.exp(draw.normal(0, 0.08, 1))))
-        looks.add(f"case {number}", "engine", known[-1].first_look(firsts[-1]))
+        looks.add(f"case {number}", "engine", known[-1].look([firsts[-1]]))
     today = looks.unrest("case 0", "engine")
     assert of(weather, "engine", METRIC).unrest < 0.02
     assert today[METRIC] == pytest.approx(0.08, rel=0.3)
     again = [visited(2000 + number, np.exp(draw.normal(0, 0.08, 1))) for number in range(60)]
     red = {
         name: sum(
-            Outcome.FAIL in {each.outcome for each in case.second_look(first, second, unrest)}
+            Outcome.FAIL in {each.outcome for each in case.look([first, second], unrest)}
             for case, first, second in zip(known, firsts, again, strict=True)
         )
         for name, unrest in (("without", {}), ("with", today))
@@ -99,11 +102,12 @@ def test_a_restless_day_is_seen_in_the_run_itself() -> None:
 @pytest.mark.parametrize(("spread", "outcome"), [(0.005, Outcome.FAIL), (0.08, Outcome.INCONCLUSIVE)])
 def test_a_visit_is_judged_by_the_run(spread: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch) -> None:
     """A case that is a tenth slower is red, but not in a run whose other cases differ by as much."""
-    shown = iter([visited(2, (1.1,)), visited(3, (1.1,))])
-    monkeypatch.setattr(taken, "measured", lambda *_: (next(shown), ""))
+    shown = (Visit(visited(seed, (1.1,))) for seed in count(2))
+    monkeypatch.setattr(taken, "measured", lambda *_: next(shown))
     monkeypatch.setattr(taken, "others_follow", lambda _: False)
+    gate = SimpleNamespace(effect=None)
     parts: dict[str, Any] = {
-        "keeper": SimpleNamespace(weather={}, gate=SimpleNamespace(effect=None), first={}, looks=looked(spread)),
+        "keeper": SimpleNamespace(weather={}, gate=gate, visits=defaultdict(list), looks=looked(spread)),
         "target": SimpleNamespace(case=SimpleNamespace(id="case", backend="one")),
         "entry": SimpleNamespace(launches=visited(1, (1.0, 1.0))),
         **dict.fromkeys(("record", "meter", "item")),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.weather import Following
+from fixtures.baseline.visits import VISITS
+from fixtures.baseline.weather import Following, Weather
 from fixtures.verdict import Outcome
 from suites.meta import power_again
 from suites.meta.power_study import Trial, Visit, read, stored, table, threshold, trials
@@ -16,7 +17,7 @@ from suites.meta.sample_launches import series
 CASE = "sentiment/tiny/fake/plain"
 
 
-def visits(count: int = 4) -> list[Visit]:
+def visits(count: int = 2 * VISITS) -> list[Visit]:
     """Visits a thousand seconds apart to a case on a machine that stands still, of eight launches of a second each."""
     return [
         [replace(each, at=1000.0 * visit + second) for second, each in enumerate(series(visit))]
@@ -24,38 +25,44 @@ def visits(count: int = 4) -> list[Visit]:
     ]
 
 
-@pytest.mark.parametrize(("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 16)])
+def trial(weather: Weather | None = None) -> Trial:
+    """As many visits then as now."""
+    found = visits()
+    return Trial(found[:VISITS], found[VISITS:], weather or {}, "fake")
+
+
+@pytest.mark.parametrize(("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 8 * VISITS)])
 def test_a_slowdown_is_injected_into_what_is_now(slow: float, outcome: Outcome, seconds: int) -> None:
-    """On a steady machine nothing new is green, a fifth is red; a second visit, where needed, takes its seconds."""
-    assert stored(Trial(visits(), {}, "fake"), slow) == (outcome, seconds)
+    """On a steady machine nothing new is green, a fifth is red; more visits, where needed, take their seconds."""
+    assert stored(trial(), slow) == (outcome, seconds)
 
 
 def test_what_the_machine_does_by_itself_is_not_red() -> None:
     """A slowdown that the unrest of the baseline explains is not decided."""
-    weather = {("fake", "latency_ms"): Following(unrest=0.1)}
-    assert stored(Trial(visits(), weather, "fake"), 0.1)[0] is Outcome.INCONCLUSIVE
-    assert stored(Trial(visits(), weather, "other"), 0.1)[0] is Outcome.FAIL
+    known = Following(unrest=0.1)
+    assert stored(trial({("fake", "latency_ms"): known}), 0.1)[0] is Outcome.INCONCLUSIVE
+    assert stored(trial({("other", "latency_ms"): known}), 0.1)[0] is Outcome.FAIL
 
 
 @pytest.mark.parametrize(("slow", "outcome"), [(0.0, Outcome.PASS), (1.2 * TIME - 1, Outcome.FAIL)])
 def test_limits_have_their_margin(slow: float, outcome: Outcome) -> None:
     """A limit calibrated on other visits is red beyond its margin, and green where nothing is new."""
-    assert threshold(Trial(visits(), {}, "fake"), slow) == (outcome, 8)
+    assert threshold(trial(), slow) == (outcome, 8)
 
 
 def test_trials_are_what_could_have_been(tmp_path: Path) -> None:
-    """Two visits in a row are held against each two in a row after them, whatever order files are in; and backwards."""
-    found = visits(5)
-    for name, each in zip("cabed", found, strict=True):
+    """Visits in a row are held against each as many in a row after them, whatever order files are in; and backwards."""
+    found = visits(2 * VISITS + 1)
+    for name, each in zip("cabedigfh", found, strict=True):
         line = {"case": CASE, "launches": [launch.as_json() for launch in each]}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
     cases = read(*tmp_path.glob("*.jsonl"))
-    starts = [[visit[0].at for visit in trial.visits] for trial in trials(cases)]
-    assert starts[:3] == [[0, 1000, 2000, 3000], [0, 1000, 3000, 4000], [1000, 2000, 3000, 4000]]
+    starts = [[visit[0].at / 1000 for visit in (*each.then, *each.now)] for each in trials(cases)]
+    assert starts[:3] == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
     assert len(starts) == 6
-    assert all(times == sorted(times) and len(set(times)) == 4 for times in starts)
+    assert all(times == sorted(set(times)) for times in starts)
     told = table(cases)
-    assert "1 cases of 5 visits" in told
+    assert "1 cases of 9 visits" in told
     assert len([row for row in told.splitlines() if row.startswith("stored baseline")]) == 5
 
 

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.baseline import series as taken
+from fixtures.baseline.comparison import Change
+from fixtures.baseline.launch import Launch
+from fixtures.baseline.looks import Looks
+from fixtures.baseline.store import Entry
+from fixtures.baseline.visits import VISITS, Visit
+from fixtures.revisit import Revisit
+from fixtures.verdict import Outcome
+from suites.meta.test_weather import visited
+
+METRIC = "latency_ms"
+
+
+def visit(number: int, slow: float = 1.0, void: str = "") -> Visit:
+    """The launches of a visit that is a while after the one before."""
+    return Visit([replace(each, at=1000.0 * number + each.at) for each in visited(number, (slow,))], void)
+
+
+class Bench:
+    """What `series.py` takes visits of, a case whose launches are told; where `follow`, other cases are left to run."""
+
+    def __init__(self, shown: Sequence[Visit], monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+        self.taken: list[Visit] = []
+        self.rested: list[float] = []
+        self.entry = Entry(launches=[launch for number in range(VISITS) for launch in visit(number).launches])
+        self.new = Entry()
+        self._shown = cycle(shown)
+        keeper = SimpleNamespace(
+            weather={},
+            gate=SimpleNamespace(effect=None),
+            visits=defaultdict(list),
+            looks=Looks(),
+            new=lambda _: self.new,
+        )
+        case, device = SimpleNamespace(id="case", backend="fake"), SimpleNamespace(kind="cpu")
+        options = SimpleNamespace(measuring=SimpleNamespace(rest_s=lambda _: 7.0))
+        session = SimpleNamespace(options=options, device=device)
+        self.parts: dict[str, Any] = {
+            "keeper": keeper,
+            "target": SimpleNamespace(case=case, session=session),
+            "record": SimpleNamespace(notes=[]),
+            **dict.fromkeys(("meter", "item")),
+        }
+        monkeypatch.setattr(taken, "measured", self._measured)
+        monkeypatch.setattr(taken, "others_follow", lambda _: follow)
+        monkeypatch.setattr(taken, "revisit", self._revisit)
+        monkeypatch.setattr(taken, "numbers", lambda _: {})
+        monkeypatch.setattr("time.sleep", self.rested.append)
+
+    def compare(self) -> Change:
+        """What the case's visits showed, by the metric."""
+        changes = taken.compare_visit(**self.parts, entry=self.entry)
+        return next(each for each in changes if each.metric == METRIC)
+
+    def record(self) -> list[Launch]:
+        """What was recorded."""
+        taken.record_visit(**self.parts)
+        return self.new.launches
+
+    def _measured(self, *_: Any) -> Visit:
+        self.taken.append(next(self._shown))
+        return self.taken[-1]
+
+    def _revisit(self, _item: Any, why: str) -> None:
+        raise Revisit(why)
+
+
+@pytest.mark.parametrize(("slow", "visits", "outcome"), [(1.0, 1, Outcome.PASS), (1.1, VISITS, Outcome.FAIL)])
+def test_what_seems_slower_is_visited_until_it_is_told(
+    slow: float, visits: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is as it was takes one visit; what seems slower takes all before it is red."""
+    bench = Bench([visit(number, slow) for number in range(10, 10 + VISITS)], monkeypatch, follow=False)
+    assert bench.compare().outcome is outcome
+    assert len(bench.taken) == visits
+    assert bench.rested == []
+
+
+def test_visits_wait_until_others_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While others follow, a test leaves after each visit but the last, and says which one is next."""
+    bench = Bench([visit(number, 1.1) for number in range(10, 10 + VISITS)], monkeypatch, follow=True)
+    for number in range(2, VISITS + 1):
+        with pytest.raises(Revisit, match=rf"^{METRIC} may have become worse: visit {number} of {VISITS} "):
+            bench.compare()
+    assert bench.compare().outcome is Outcome.FAIL
+    assert len(bench.taken) == VISITS
+
+
+@pytest.mark.parametrize("void", [0, 1, 2, 3, 4])
+def test_what_the_device_voided_does_not_count(void: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Visits to a throttling device make no case red; where most visits were such, the answer is INVALID."""
+    hot = [visit(number, 1.3, "throttling: 97 °C") for number in range(10, 10 + void)]
+    bench = Bench([*hot, *(visit(number) for number in range(20, 20 + VISITS))], monkeypatch, follow=False)
+    found = bench.compare()
+    assert found.outcome is (Outcome.PASS if void < VISITS else Outcome.INVALID)
+    assert (found.reason == "throttling: 97 °C") is (void == VISITS)
+    assert bench.rested == [7.0] * min(void, VISITS - 1)
+
+
+def test_a_slowdown_that_few_visits_tell_is_not_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one visit shows while the device was well is no regression where three others are void."""
+    hot = [visit(number, 1.1, "swap-in: 3 MB/s") for number in range(10, 9 + VISITS)]
+    bench = Bench([*hot, visit(20, 1.1)], monkeypatch, follow=False)
+    found = bench.compare()
+    assert found.outcome is Outcome.INVALID
+    assert found.reason == "swap-in: 3 MB/s"
+
+
+def test_a_baseline_has_all_its_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case is recorded in all visits: in turns with others, and one after another where it is alone."""
+    shown = [visit(number) for number in range(VISITS)]
+    alone = Bench(shown, monkeypatch, follow=False)
+    assert len(alone.record()) == sum(len(each.launches) for each in shown)
+    turns = Bench(shown, monkeypatch, follow=True)
+    for _ in range(VISITS - 1):
+        with pytest.raises(Revisit):
+            turns.record()
+    assert turns.record() == alone.record()[: len(turns.new.launches)]
