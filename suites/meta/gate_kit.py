@@ -15,7 +15,7 @@ from fixtures.baseline import launches as real
 from fixtures.baseline import series as taken
 from fixtures.baseline.launch import Launch
 from fixtures.provision import Target
-from suites.meta import fake  # noqa: F401 - registers the fake engine
+from suites.meta import fake, hasty  # noqa: F401 - registers the fake engine; nothing waits
 from suites.meta.sample_launches import series
 
 VISITS: Counter[str] = Counter()

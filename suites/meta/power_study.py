@@ -3,7 +3,9 @@
 Replays the laps that suites/meta/power_laps.py or power_again.py recorded through the decisions that production takes.
 Of the visits to a case, in the order of time, as many as a baseline has are the baseline, and as many later ones are
 now, used one by one while they are suspicious; and the other way round. Visits are taken as they were measured, so that
-whatever differs between them stays in. Slowdowns are injected by making the laps longer.
+whatever differs between them stays in. Slowdowns are injected by making the laps longer. Of power_again.py's runs most
+hold one visit to a case only: there the visits that are now are of several runs, and what one run has in common is
+evened out by the others. What a whole run decides is what power_again.py itself tells.
 
 A decision is that on a case: red where one of its metrics is, as in production.
 """

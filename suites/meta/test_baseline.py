@@ -85,6 +85,15 @@ def test_recording_a_part_keeps_the_rest() -> None:
     assert (other.launches, other.numbers) == ([], {"f1": 0.6})
 
 
+def test_a_recording_that_was_cut_off_replaces_no_whole_one() -> None:
+    """Times of all visits outlive those of a few; where there were none, a few are better than nothing."""
+    for before, kept in ((4, 4), (0, 1)):
+        old = Baseline("cpu", {}, {"a": Entry(launches=series(1, count=before))})
+        new = Baseline("cpu", {}, {"a": Entry(launches=series(2, count=1))})
+        assert len(merged(old, new, ["a"]).cases["a"].launches) == kept
+    assert len(merged(old, Baseline("cpu", {}, {"a": Entry(launches=series(2, count=1))})).cases["a"].launches) == 1
+
+
 def test_every_difference_is_listed() -> None:
     """All keys that differ are named with both values, an absent one too; those accepted are not."""
     old, new = {"model": "one", "power_mode": "15W"}, {"model": "two", "l4t": "36.4"}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,11 @@ from fixtures.baseline.launch import Launch
 from fixtures.baseline.selection import FOREIGN
 from fixtures.verdict import Outcome
 from suites.meta.sample_launches import series
+
+
+def later(seed: int, **different: Any) -> list[Launch]:
+    """A visit that is a while after the one of a smaller seed."""
+    return [replace(each, at=1000.0 * seed + second) for second, each in enumerate(series(seed, **different))]
 
 
 @pytest.mark.parametrize("speed", [0.7, 1.0, 1.3])
@@ -24,7 +30,7 @@ def test_the_machine_divides_out(speed: float) -> None:
 @pytest.mark.parametrize("speed", [0.7, 1.0, 1.3])
 def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
     """A case that takes a tenth longer is red, however fast the machine is today."""
-    old, visits = series(1), [series(seed, speed=speed, case=1.1) for seed in (2, 3)]
+    old, visits = series(1), [later(seed, speed=speed, case=1.1) for seed in (2, 3)]
     assert compare("latency_ms", old, visits[0]).suspicious
     found = Known(old, {}, "fake").decided("latency_ms", visits)
     assert found.outcome is Outcome.FAIL
@@ -36,7 +42,7 @@ def test_a_slower_case_is_red_on_any_machine(speed: float) -> None:
 @pytest.mark.parametrize(("gone", "outcome"), [(1, Outcome.FAIL), (2, Outcome.INCONCLUSIVE)])
 def test_what_most_visits_do_not_show_is_not_red(gone: int, outcome: Outcome) -> None:
     """A slowdown that is gone at two visits of four is no regression, however much all together show it."""
-    visits = [series(seed, case=1.25 if seed < 6 - gone else 1.0) for seed in range(2, 6)]
+    visits = [later(seed, case=1.25 if seed < 6 - gone else 1.0) for seed in range(2, 6)]
     old, together = series(1), [launch for visit in visits for launch in visit]
     assert compare("latency_ms", old, together).outcome is Outcome.FAIL
     found = Known(old, {}, "fake").decided("latency_ms", visits)
@@ -47,10 +53,37 @@ def test_what_most_visits_do_not_show_is_not_red(gone: int, outcome: Outcome) ->
 def test_what_is_not_suspicious_any_more_is_told() -> None:
     """Visits after the one that cleared a metric do not bring it back."""
     old = series(1)
-    late = [series(2), *(series(seed, case=1.3) for seed in (3, 4, 5))]
-    found = Known(old, {}, "fake").decided("latency_ms", late)
-    assert found == compare("latency_ms", old, late[0])
-    assert Known(old, {}, "fake").decided("latency_ms", late[1:]).outcome is Outcome.FAIL
+    visits = [later(2), *(later(seed, case=1.3) for seed in (3, 4, 5))]
+    found = Known(old, {}, "fake").decided("latency_ms", visits)
+    assert found == compare("latency_ms", old, visits[0])
+    assert Known(old, {}, "fake").decided("latency_ms", visits[1:]).outcome is Outcome.FAIL
+
+
+def test_visits_that_cannot_be_compared_do_not_vote() -> None:
+    """What launches elsewhere on the processor seem to show makes nothing red, nor do visits of one launch each."""
+    old, known = series(1), Known(series(1), {}, "fake")
+    far = [later(seed, case=1.5, line=0.35) for seed in (3, 4, 5)]
+    found = known.decided("latency_ms", [later(2, case=1.2), *far])
+    assert compare("latency_ms", old, later(2, case=1.2)).outcome is Outcome.FAIL
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == "1 of 4 visits can be compared"
+    single = [later(seed, count=1, case=1.2) for seed in (3, 4)]
+    assert known.decided("latency_ms", [later(2, case=1.2), *single, later(5, case=1.2)]).outcome is Outcome.FAIL
+
+
+def test_what_cannot_be_told_is_visited_again() -> None:
+    """Launches too few for an interval leave a case open for another visit."""
+    assert compare("latency_ms", series(1), later(2, count=1)).suspicious
+
+
+def test_memory_is_judged_by_all_visits() -> None:
+    """A tenth more memory at every visit is red, whatever the machine's speed; at one visit of four it is not."""
+    visits = [later(seed, speed=1.3) for seed in range(2, 6)]
+    larger = [[replace(each, facts={**each.facts, "peak_memory_mb": 92.0}) for each in visit] for visit in visits]
+    known = Known(series(1), {}, "fake")
+    assert known.decided("peak_memory_mb", visits).outcome is Outcome.PASS
+    assert known.decided("peak_memory_mb", larger).outcome is Outcome.FAIL
+    assert known.decided("peak_memory_mb", [larger[0], *visits[1:]]).outcome is Outcome.PASS
 
 
 def test_significance_without_effect_is_green() -> None:

@@ -124,6 +124,7 @@ def test_a_slow_backend_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SLOW_SHARE", "0.5")
     words = [
         "--targets=suites.meta.lagging",
+        "--targets=suites.meta.hasty",
         "--backend=fake,partial",
         "--optimization=lag",
         f"--model=sentiment={model(tmp_path / 'tiny')}",

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import cycle
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,9 +15,10 @@ from fixtures.baseline.comparison import Change
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import Looks
 from fixtures.baseline.store import Entry
-from fixtures.baseline.visits import VISITS, Visit
-from fixtures.revisit import Revisit
+from fixtures.baseline.visits import PAUSE_S, VISITS, Visit
+from fixtures.revisit import Revisit, others_follow, revisited
 from fixtures.verdict import Outcome
+from fixtures.workbench import leave
 from suites.meta.test_weather import visited
 
 METRIC = "latency_ms"
@@ -44,7 +46,7 @@ class Bench:
             new=lambda _: self.new,
         )
         case, device = SimpleNamespace(id="case", backend="fake"), SimpleNamespace(kind="cpu")
-        options = SimpleNamespace(measuring=SimpleNamespace(rest_s=lambda _: 7.0))
+        options = SimpleNamespace(measuring=SimpleNamespace(rest_s=lambda _: 2 * PAUSE_S))
         session = SimpleNamespace(options=options, device=device)
         self.parts: dict[str, Any] = {
             "keeper": keeper,
@@ -84,7 +86,7 @@ def test_what_seems_slower_is_visited_until_it_is_told(
     bench = Bench([visit(number, slow) for number in range(10, 10 + VISITS)], monkeypatch, follow=False)
     assert bench.compare().outcome is outcome
     assert len(bench.taken) == visits
-    assert bench.rested == []
+    assert not any(bench.rested)
 
 
 def test_visits_wait_until_others_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +107,17 @@ def test_what_the_device_voided_does_not_count(void: int, monkeypatch: pytest.Mo
     found = bench.compare()
     assert found.outcome is (Outcome.PASS if void < VISITS else Outcome.INVALID)
     assert (found.reason == "throttling: 97 °C") is (void == VISITS)
-    assert bench.rested == [7.0] * min(void, VISITS - 1)
+
+
+@pytest.mark.parametrize(("void", "rest_s"), [("", PAUSE_S), ("throttling: 97 °C", 2 * PAUSE_S)])
+def test_visits_are_a_while_apart(void: str, rest_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no other case is left to run between them, the next visit waits; longer where the device has to cool."""
+    now = time.time()
+    shown = [visit(number, 1.1, void) for number in range(10, 10 + VISITS)]
+    recent = [replace(each, launches=[replace(one, at=now) for one in each.launches]) for each in shown]
+    bench = Bench(recent, monkeypatch, follow=False)
+    bench.compare()
+    assert bench.rested == [pytest.approx(rest_s + 1, abs=1)] * (VISITS - 1)
 
 
 def test_a_slowdown_that_few_visits_tell_is_not_red(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +127,30 @@ def test_a_slowdown_that_few_visits_tell_is_not_red(monkeypatch: pytest.MonkeyPa
     found = bench.compare()
     assert found.outcome is Outcome.INVALID
     assert found.reason == "swap-in: 3 MB/s"
+
+
+def test_tests_come_back_where_others_follow() -> None:
+    """The last test does not come back after others, nor does one of a worker of xdist, which runs what it is told."""
+    config, worker = SimpleNamespace(), SimpleNamespace(workerinput={})
+    session = SimpleNamespace(items=[])
+    one, two, sent = (SimpleNamespace(session=session, config=each) for each in (config, config, worker))
+    session.items = [one, sent, two]
+    assert [others_follow(cast(Any, each)) for each in (one, sent, two)] == [True, False, False]
+    assert not revisited(cast(Any, one))
+    session.items.append(one)
+    assert revisited(cast(Any, one))
+
+
+def test_what_is_gone_at_a_later_visit_has_failed() -> None:
+    """What is not available is skipped; what was there at an earlier visit is red."""
+    session = SimpleNamespace(items=[])
+    item: Any = SimpleNamespace(session=session)
+    session.items = [item]
+    with pytest.raises(pytest.skip.Exception, match="no Ollama"):
+        leave(item, "no Ollama")
+    session.items.append(item)
+    with pytest.raises(pytest.fail.Exception, match="measured once, and not available for another visit: no Ollama"):
+        leave(item, "no Ollama")
 
 
 def test_a_baseline_has_all_its_visits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,30 @@ def test_an_engine_of_few_cases_is_taken_with_all_others() -> None:
     assert expected.unrest == 0.0
 
 
+def test_cases_count_and_not_their_visits() -> None:
+    """An engine of few cases is not known by itself, however often each was visited."""
+    many = [("rare", visited(each, np.ones(6), np.ones(6))) for each in range(LEAST_CASES - 1)]
+    assert ("rare", "latency_ms") not in learned(many)
+    assert ("rare", "latency_ms") in learned([*many, ("rare", visited(99, (1.0, 1.0)))])
+
+
+def test_more_visits_tell_more_of_the_same() -> None:
+    """The unrest of cases visited four times is found as that of those visited twice, and shares are known better."""
+    draw = np.random.default_rng(0)
+    found = {}
+    for count in (2, 4):
+        cases = []
+        for each in range(60):
+            reads = np.exp(draw.normal(0, 0.1, count))
+            slow = np.exp(draw.normal(0, 0.03, count)) * reads**0.4
+            cases.append(("engine", visited(each, slow, reads)))
+        found[count] = of(learned(cases), "engine", "latency_ms")
+        assert found[count].unrest == pytest.approx(0.03, rel=0.25)
+        assert found[count].shares[1:].sum() == pytest.approx(0.4, abs=0.08)
+    moved = np.array([0.0, 0.1, 0.1])
+    assert found[4].doubt(moved) == pytest.approx(found[2].doubt(moved) / 3**0.5, rel=0.3)
+
+
 def test_what_uses_no_time_has_no_unrest() -> None:
     """Memory does not follow the machine's speed."""
     assert {metric for _, metric in learned(restless(0.03)[:3])} == {"latency_ms", "load_s"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,7 @@ def test_a_series_goes_on_until_enough_launches_are_like_the_baseline() -> None:
     assert not launches.enough([*far, *near[:3]], near, 1.0)
     assert launches.enough([*far, *near[:3]], near, launches.SERIES_S + 0.1)
     assert not launches.enough(series(3, waited=0.9), (), 1.0)
+    assert launches.lasted([replace(near[0], seconds=60.0), *near[1:3]]) == 3.0
     least = launches.LEAST_RECORDED
     assert not launches.enough(near[: least - 1], (), launches.SERIES_S + 0.1)
     assert launches.enough(near[:least], (), launches.SERIES_S + 0.1)

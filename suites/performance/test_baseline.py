@@ -32,8 +32,8 @@ def test_not_slower(
     entry = keeper.entry(target.case)
     if not entry.launches:
         pytest.skip(f"{keeper.place} holds no times of this case")
-    keeper.measured.add(target.case.id)
     changes = compare_visit(keeper, target, record, meter, request.node, entry)
+    keeper.measured.add(target.case.id)
     red, larger = file_verdicts(record, keeper, entry, changes), worse(target.case, entry, numbers(target))
     if not red and not larger:
         return
