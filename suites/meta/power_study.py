@@ -34,6 +34,8 @@ from fixtures.thresholds import Limit
 from fixtures.verdict import Measurement, Outcome, judge, worst
 
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.10, 0.20)
+RARE = 10
+"""One case in so many may have fewer visits than all are replayed with."""
 SCALED = ("latency_ms", "ttft_ms", "tpot_ms", "prefill_ms_per_token")
 Visit: TypeAlias = Sequence[Launch]
 Cases: TypeAlias = Mapping[str, Sequence[Visit]]
@@ -121,10 +123,14 @@ def read(*files: Path) -> dict[str, list[Visit]]:
 
 
 def trials(cases: Cases) -> Iterator[Trial]:
-    """Every few visits that follow one another with every few later ones; and backwards."""
-    most = max((len(visits) for visits in cases.values()), default=0)
+    """Every few visits that follow one another with every few later ones; and backwards.
+
+    Visits that few cases had are left out: those of restless cases, which would count for more than the others.
+    """
+    most = sorted(map(len, cases.values()))[len(cases) // RARE] if cases else 0
     for turn in (1, -1):
-        turned = {case: backwards(visits) if turn < 0 else visits for case, visits in cases.items()}
+        cut = {case: visits[:most] for case, visits in cases.items()}
+        turned = {case: backwards(visits) if turn < 0 else visits for case, visits in cut.items()}
         for then in range(most - 2 * VISITS + 1):
             weather = learned(
                 (engine_of(case), [launch for visit in visits[then : then + VISITS] for launch in visit])

@@ -11,7 +11,7 @@ from fixtures.baseline.visits import VISITS
 from fixtures.baseline.weather import Following, Weather
 from fixtures.verdict import Outcome
 from suites.meta import power_again
-from suites.meta.power_study import Trial, Visit, read, stored, table, threshold, trials
+from suites.meta.power_study import RARE, Trial, Visit, read, stored, table, threshold, trials
 from suites.meta.sample_launches import series
 
 CASE = "sentiment/tiny/fake/plain"
@@ -61,6 +61,8 @@ def test_trials_are_what_could_have_been(tmp_path: Path) -> None:
     assert starts[:3] == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
     assert len(starts) == 6
     assert all(times == sorted(set(times)) for times in starts)
+    others = {f"{CASE}{number}": visits(2 * VISITS) for number in range(RARE)}
+    assert len([*trials({**cases, **others})]) == 2 * (1 + RARE)
     told = table(cases)
     assert "1 cases of 9 visits" in told
     assert len([row for row in told.splitlines() if row.startswith("stored baseline")]) == 5
