@@ -12,6 +12,7 @@ import pytest
 
 from fixtures.baseline import series as taken
 from fixtures.baseline.comparison import Change
+from fixtures.baseline.keeper import Keeper
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import Looks
 from fixtures.baseline.store import Entry
@@ -151,6 +152,15 @@ def test_what_is_gone_at_a_later_visit_has_failed() -> None:
     session.items.append(item)
     with pytest.raises(pytest.fail.Exception, match="measured once, and not available for another visit: no Ollama"):
         leave(item, "no Ollama")
+
+
+def test_a_recording_knows_what_it_lacks() -> None:
+    """Cases of fewer visits than all are told, and what a run has scored only is none of them."""
+    taken = {"whole": VISITS, "cut": VISITS - 1, "scored": 0}
+    keeper: Any = SimpleNamespace(
+        recorded=SimpleNamespace(cases=taken), visits={name: [visit(1)] * count for name, count in taken.items()}
+    )
+    assert Keeper.unfinished(keeper) == ["cut"]
 
 
 def test_a_baseline_has_all_its_visits(monkeypatch: pytest.MonkeyPatch) -> None:
