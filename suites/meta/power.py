@@ -3,9 +3,10 @@
     faults   plants every fault and prints which suite caught it, by which check, after how many seconds
     laps     records real laps for `gate` into FOLDER; each further time adds to what is there
     gate     replays those laps with slowdowns: how often each mode of the gate cries wolf, how often it sees them
+    cost     what all of this adds to a case, in seconds, and what telemetry takes of a core
     again    holds the whole matrix against its own baseline, five times, and once with one backend slower by a tenth
 
-Without parts: laps, gate and faults. Nothing else should run on the machine meanwhile.
+Without parts: all but the last. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from suites.meta import fault_run, fault_table, power_again, power_laps, power_study, versus_study
+from suites.meta import cost_study, fault_run, fault_table, power_again, power_laps, power_study, versus_study
 
 SESSIONS, ROUNDS = 4, 24
 STORED, VERSUS = "gate.jsonl", "versus.jsonl"
@@ -27,10 +28,13 @@ def faults(folder: Path) -> str:
 
 
 def laps(folder: Path) -> str:
-    """Record real laps: of sessions against a yardstick, and of two sides in turns."""
-    power_laps.main([str(folder / STORED), str(SESSIONS)])
-    status = versus_study.record(folder / VERSUS, ROUNDS, folder / "versus")
-    return f"laps are in {folder}" + (f"; the run in turns ended with status {status}" if status else "")
+    """Record real laps, in turns of both kinds so that both see the hours: against a yardstick, and of two sides."""
+    for number in range(1, SESSIONS + 1):
+        seconds = power_laps.session(folder / STORED, folder / "cache")
+        status = versus_study.record(folder / VERSUS, ROUNDS, folder / "versus", folder / "cache")
+        ended = f", the run in turns ended with status {status}" if status else ""
+        print(f"session {number} of {SESSIONS}: {seconds:.0f} s against a yardstick{ended}", flush=True)
+    return f"laps are in {folder}"
 
 
 def gate(folder: Path) -> str:
@@ -43,13 +47,18 @@ def gate(folder: Path) -> str:
     return "\n\n".join(tables)
 
 
+def cost(folder: Path) -> str:
+    """What is added to a case."""
+    return cost_study.study(folder / "cost")
+
+
 def again(folder: Path) -> str:
     """The whole matrix against its own baseline."""
     return power_again.study(folder / "again")
 
 
-PARTS: dict[str, Callable[[Path], str]] = {"laps": laps, "gate": gate, "faults": faults, "again": again}
-DEFAULT = ("laps", "gate", "faults")
+PARTS: dict[str, Callable[[Path], str]] = {"laps": laps, "gate": gate, "faults": faults, "cost": cost, "again": again}
+DEFAULT = ("laps", "gate", "faults", "cost")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +23,16 @@ SELECTIONS = (
 """What is recorded unless arguments say otherwise: encoders and decoders, one thread pool of each kind."""
 
 
-def session(arguments: tuple[str, ...], file: Path, cache: Path) -> None:
-    """A few visits to each case."""
+def session(file: Path, cache: Path, selections: Sequence[tuple[str, ...]] = SELECTIONS) -> float:
+    """A few visits to each case of the selections; the seconds that took."""
+    began = time.monotonic()
+    for selection in selections:
+        run(selection, file, cache)
+    return time.monotonic() - began
+
+
+def run(arguments: tuple[str, ...], file: Path, cache: Path) -> None:
+    """A run of the suite that records. Raises SystemExit where it recorded nothing."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*arguments, f"--record-baseline={folder}/baseline", f"--build={folder}/build", f"--cache={cache}"]
         words += ["--targets=suites.meta.series_recorder", "suites/performance/test_baseline.py"]
@@ -43,10 +52,8 @@ def main(arguments: list[str]) -> int:
     selections = (tuple(arguments[2:]),) if len(arguments) > 2 else SELECTIONS
     with tempfile.TemporaryDirectory() as cache:
         for number in range(1, rounds + 1):
-            began = time.time()
-            for selection in selections:
-                session(selection, file, Path(cache))
-            print(f"session {number} of {rounds}: {time.time() - began:.0f} s", flush=True)
+            seconds = session(file, Path(cache), selections)
+            print(f"session {number} of {rounds}: {seconds:.0f} s", flush=True)
     return 0
 
 

@@ -266,3 +266,20 @@ def test_the_study_reads_what_was_recorded(tmp_path: Path) -> None:
     (found,) = versus_study.read(file)
     assert (found.case, found.metric, len(found.rounds), found.seconds) == ("c", "latency_ms", 3, 0.5)
     assert versus_study.slowed(found.rounds[0], 0.1).log_ratio == pytest.approx(math.log(1.1))
+
+
+def test_the_study_sums_up_its_cases() -> None:
+    """The last rows count the decisions of all cases together, at each slowdown."""
+    calm, restless = np.random.default_rng(1), np.random.default_rng(2)
+    recorded = [
+        Recorded(name, "latency_ms", tuple(Round([1.0], [math.exp(source.normal(0, spread))]) for _ in range(24)), 0.5)
+        for name, source, spread in (("calm", calm, 0.005), ("restless", restless, 0.2))
+    ]
+    rows = versus_study.report(recorded).splitlines()
+    alone = [[line.split()[:2] for line in rows[first : first + 5]] for first in (2, 8)]
+    together = [line.split()[:2] for line in rows[rows.index("all") + 1 :][:5]]
+    assert [share for share, _ in together] == ["0%", "2%", "5%", "10%", "20%"]
+    shares = [[float(red.rstrip("%")) for _, red in table] for table in (*alone, together)]
+    assert shares[0][2:] == [100, 100, 100]
+    assert shares[1][2] < 50
+    assert shares[2] == pytest.approx([(one + other) / 2 for one, other in zip(*shares[:2], strict=True)], abs=0.11)

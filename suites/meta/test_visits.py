@@ -173,3 +173,17 @@ def test_a_baseline_has_all_its_visits(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Revisit):
             turns.record()
     assert turns.record() == alone.record()[: len(turns.new.launches)]
+
+
+def test_what_cannot_run_here_leaves_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A case that is skipped as its first launch begins is not among those recorded."""
+    bench, entries = Bench([visit(1)], monkeypatch, follow=False), list[str]()
+    bench.parts["keeper"].new = lambda case: entries.append(case.id)
+
+    def lacks(*_: object) -> Visit:
+        pytest.skip("no server")
+
+    monkeypatch.setattr(taken, "measured", lacks)
+    with pytest.raises(pytest.skip.Exception, match="no server"):
+        bench.record()
+    assert entries == []

@@ -45,12 +45,23 @@ class Recorded:
     seconds: float
 
 
-def record(laps: Path, rounds: int, build: Path) -> int:
-    """Take rounds of every case of the study; the exit code of the run."""
+def record(laps: Path, rounds: int, build: Path, cache: Path) -> int:
+    """Add rounds of every case of the study to `laps`; the exit code of the run, whose output lies beside it."""
     environment = {**os.environ, "VERSUS_LAPS": str(laps.resolve()), "VERSUS_ROUNDS": str(rounds)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--build={build}", *SELECTION]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        f"--build={build}",
+        f"--cache={cache}",
+        *SELECTION,
+    ]
     command += [f"--versus={sys.executable}", "--targets=suites.meta.versus_recorder", "--offline"]
-    return subprocess.run([*command, "suites/performance/test_versus.py"], cwd=ROOT, env=environment).returncode
+    with laps.with_suffix(".log").open("a") as log:
+        suite = [*command, "suites/performance/test_versus.py"]
+        return subprocess.run(suite, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode
 
 
 def read(laps: Path) -> list[Recorded]:
@@ -112,6 +123,7 @@ def report(recorded: Sequence[Recorded]) -> str:
     lines = [
         f"{'case, metric':<58}{'slowdown':>9}{'red':>8}{'95 % interval':>18}{'unclear':>9}{'rounds':>8}{'s/side':>8}"
     ]
+    together: dict[float, list[tuple[Counter[str], float, float]]] = {share: [] for share in SLOWDOWNS}
     for found in recorded:
         ratios = [each.log_ratio for each in found.rounds]
         value, low, high = (math.expm1(each) for each in interval(ratios, 0.05))
@@ -122,14 +134,25 @@ def report(recorded: Sequence[Recorded]) -> str:
         )
         for share in SLOWDOWNS:
             verdicts, used = replay(found, share)
-            hits, total = verdicts[Answer.SLOWER.value], sum(verdicts.values())
-            red = wilson(hits, total)
-            unclear = verdicts[Answer.UNCLEAR.value] / total
-            lines.append(
-                f"{'':<58}{share:>9.0%}{hits / total:>8.1%}{f'[{red.low:.1%}, {red.high:.1%}]':>18}{unclear:>9.1%}"
-                f"{used:>8.1f}{used * found.seconds:>8.1f}"
-            )
+            together[share].append((verdicts, used, used * found.seconds))
+            lines.append(row(share, verdicts, used, used * found.seconds))
+    lines.append("all")
+    for share, each in together.items():
+        verdicts = sum((verdicts for verdicts, _, _ in each), Counter())
+        lines.append(row(share, verdicts, *np.mean([(used, seconds) for _, used, seconds in each], axis=0)))
+    lines.append("draws are of the same rounds: the intervals say how exact the replay is, nothing of other hours")
     return "\n".join(lines)
+
+
+def row(share: float, verdicts: Counter[str], rounds: float, seconds: float) -> str:
+    """A line of the table."""
+    hits, total = verdicts[Answer.SLOWER.value], sum(verdicts.values())
+    red = wilson(hits, total)
+    unclear = verdicts[Answer.UNCLEAR.value] / total
+    return (
+        f"{'':<58}{share:>9.0%}{hits / total:>8.1%}{f'[{red.low:.1%}, {red.high:.1%}]':>18}{unclear:>9.1%}"
+        f"{rounds:>8.1f}{seconds:>8.1f}"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,7 +162,12 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     laps = Path(arguments[1])
     if arguments[0] == "record":
-        return record(laps, int(arguments[2]) if len(arguments) > 2 else 40, laps.with_suffix(".build"))
+        return record(
+            laps,
+            int(arguments[2]) if len(arguments) > 2 else 40,
+            laps.with_suffix(".build"),
+            laps.with_suffix(".cache"),
+        )
     print(report(read(laps)))
     return 0
 
