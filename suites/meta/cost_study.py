@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SELECTION = (
     "--task=sentiment,ner,generation",
     "--backend=onnxruntime,huggingface,llama-cpp-python",
+    "--optimization=fp32,int8,q4_k_m",
     "suites/performance",
 )
 COSTS = (
