@@ -2,6 +2,7 @@
 
 `python -m suites.meta.cost_study FOLDER [pytest arguments]` runs cases with suites/meta/cost_sampler.py
 and prints which files took how much of its time. Laps are no cost: they are what a case is there for.
+Nor counted are the device's peaks, which a host measures once and a file keeps.
 """
 
 from __future__ import annotations

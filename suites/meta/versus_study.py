@@ -48,20 +48,11 @@ class Recorded:
 def record(laps: Path, rounds: int, build: Path, cache: Path) -> int:
     """Add rounds of every case of the study to `laps`; the exit code of the run, whose output lies beside it."""
     environment = {**os.environ, "VERSUS_LAPS": str(laps.resolve()), "VERSUS_ROUNDS": str(rounds)}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        f"--build={build}",
-        f"--cache={cache}",
-        *SELECTION,
-    ]
-    command += [f"--versus={sys.executable}", "--targets=suites.meta.versus_recorder", "--offline"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--build={build}", f"--cache={cache}"]
+    command += [*SELECTION, f"--versus={sys.executable}", "--targets=suites.meta.versus_recorder", "--offline"]
+    command += ["suites/performance/test_versus.py"]
     with laps.with_suffix(".log").open("a") as log:
-        suite = [*command, "suites/performance/test_versus.py"]
-        return subprocess.run(suite, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode
+        return subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False).returncode
 
 
 def read(laps: Path) -> list[Recorded]:
