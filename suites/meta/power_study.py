@@ -23,7 +23,7 @@ from typing import TypeAlias
 import numpy as np
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.comparison import Known
+from fixtures.baseline.comparison import Known, Today
 from fixtures.baseline.keeper import engine_of
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import Looks
@@ -74,7 +74,7 @@ class Trial:
     now: Sequence[Visit]
     weather: Weather
     engine: str
-    today: Mapping[str, float] = field(default_factory=dict)
+    today: Today = field(default_factory=Today)
 
     @property
     def known(self) -> Known:
@@ -137,6 +137,14 @@ def trials(cases: Cases) -> Iterator[Trial]:
                 for case, visits in turned.items()
                 if len(visits) >= then + VISITS
             )
+            known = {
+                case: Trial(visits[then : then + VISITS], [], weather, engine_of(case)).known
+                for case, visits in turned.items()
+            }
+            alone = {
+                case: [known[case].look([visit]) for visit in visits[then + VISITS :]]
+                for case, visits in turned.items()
+            }
             for now in range(then + VISITS, most - VISITS + 1):
                 drawn = {
                     case: Trial(visits[then : then + VISITS], visits[now : now + VISITS], weather, engine_of(case))
@@ -145,8 +153,10 @@ def trials(cases: Cases) -> Iterator[Trial]:
                 }
                 looks = Looks()
                 for case, trial in drawn.items():
-                    looks.add(case, trial.engine, trial.known.look(trial.now[:1]))
-                yield from (replace(trial, today=looks.unrest(case, trial.engine)) for case, trial in drawn.items())
+                    for turn in range(VISITS):
+                        looks.add(case, trial.engine, turn, alone[case][now - then - VISITS + turn])
+                for case, trial in drawn.items():
+                    yield replace(trial, today=looks.today(case, trial.engine, range(VISITS)))
 
 
 def backwards(visits: Sequence[Visit]) -> list[Visit]:

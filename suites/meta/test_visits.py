@@ -10,14 +10,16 @@ from typing import Any, cast
 
 import pytest
 
+from fixtures.baseline import looks
 from fixtures.baseline import series as taken
-from fixtures.baseline.comparison import Change
+from fixtures.baseline.comparison import Change, Known
 from fixtures.baseline.keeper import Keeper
 from fixtures.baseline.launch import Launch
-from fixtures.baseline.looks import Looks
+from fixtures.baseline.looks import OTHERS, Looks
 from fixtures.baseline.store import Entry
 from fixtures.baseline.visits import PAUSE_S, VISITS, Visit
 from fixtures.revisit import Revisit, others_follow, revisited
+from fixtures.statistics import Estimate
 from fixtures.verdict import Outcome
 from fixtures.workbench import leave
 from suites.meta.test_weather import visited
@@ -66,6 +68,11 @@ class Bench:
         changes = taken.compare_visit(**self.parts, entry=self.entry)
         return next(each for each in changes if each.metric == METRIC)
 
+    def peek(self) -> list[Change]:
+        """What a visit would show, by the metric."""
+        found = Known(self.entry.launches, {}, "fake").look([visit(99).launches])
+        return [each for each in found if each.metric == METRIC]
+
     def record(self) -> list[Launch]:
         """What was recorded."""
         taken.record_visit(**self.parts)
@@ -108,6 +115,33 @@ def test_what_the_device_voided_does_not_count(void: int, monkeypatch: pytest.Mo
     found = bench.compare()
     assert found.outcome is (Outcome.PASS if void < VISITS else Outcome.INVALID)
     assert (found.reason == "throttling: 97 °C") is (void == VISITS)
+
+
+@pytest.mark.parametrize(("slow", "outcome"), [(0.0, Outcome.FAIL), (0.16, Outcome.INCONCLUSIVE)])
+def test_each_visit_is_held_against_what_others_showed(
+    slow: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth is not red where cases of other engines are slower too, on the average over its own turns."""
+    bench = Bench([visit(number, 1.1) for number in range(10, 10 + VISITS)], monkeypatch, follow=False)
+    told = bench.parts["keeper"].looks
+    for turn in range(2 * VISITS):  # at half of the case's turns, and long after them
+        for number in range(OTHERS):
+            bad = slow if turn in (1, 3) or turn >= VISITS else 0.0
+            changes = [replace(each, ratio=Estimate(1 + bad, n=8)) for each in bench.peek()]
+            told.add(f"case {number}", "other", turn, changes)
+    found = bench.compare()
+    assert found.outcome is outcome
+    assert ("cases of other engines were slower by 7.7%" in found.reason) is (slow > 0)  # the mean of logarithms
+
+
+def test_visits_tell_other_cases_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each visit to a case is a look that others see, but those that the device voided."""
+    shown = [visit(number, 1.1, "throttling: 97 °C" if number == 11 else "") for number in range(10, 10 + VISITS)]
+    bench = Bench(shown, monkeypatch, follow=False)
+    monkeypatch.setattr(looks, "OTHERS", 1)
+    bench.compare()
+    told = [bench.parts["keeper"].looks.slower("another", (turn,)).get(METRIC) for turn in range(VISITS + 1)]
+    assert [each is not None for each in told] == [True, False, True, True, False]
 
 
 @pytest.mark.parametrize(("void", "rest_s"), [("", PAUSE_S), ("throttling: 97 °C", 2 * PAUSE_S)])
