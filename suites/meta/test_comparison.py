@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fixtures.baseline.comparison import Known, compare
+from fixtures.baseline.comparison import SURE, TAIL, Known, compare, ratio_of
 from fixtures.baseline.figures import location, low_quantile
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.selection import FOREIGN
@@ -81,9 +82,18 @@ def test_one_of_several_metrics_must_be_surer() -> None:
     several = [[with_more(each) for each in visit] for visit in visits]
     found = known.decided("latency_ms", several)
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.reason == "chance may show as much by one of 3 metrics"
+    assert found.reason == "by one of many metrics and cases, chance may show as much"
     surer = Known(old, {("fake", "latency_ms"): Following(unrest=0.01)}, "fake")
     assert surer.decided("latency_ms", several).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(("chance", "least", "most"), [(TAIL, 0.01, 0.05), (SURE, 0.0, 0.005)])
+def test_launches_that_differ_widely_are_rarely_red(chance: float, least: float, most: float) -> None:
+    """Where launches differ by a tenth and nothing is new, the interval is beyond it as rarely as it says."""
+    draw = np.random.default_rng(0)
+    sides = (([*draw.normal(0, 0.1, (4, 3))], [*draw.normal(0, 0.1, (4, 3))]) for _ in range(2000))
+    red = [(ratio_of(*each, chance=chance).low or 0.0) > 1 for each in sides]
+    assert least <= np.mean(red) <= most
 
 
 def with_more(launch: Launch) -> Launch:
