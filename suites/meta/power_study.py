@@ -1,11 +1,12 @@
 """How often the gate cries wolf, and how often it sees a slowdown: `python -m suites.meta.power_study FILE ...`.
 
-Replays the laps that suites/meta/power_laps.py or power_again.py recorded through the decisions that production takes.
-Of the visits to a case, in the order of time, as many as a baseline has are the baseline, and as many later ones are
-now, used one by one while they are suspicious; and the other way round. Visits are taken as they were measured, so that
-whatever differs between them stays in. Slowdowns are injected by making the laps longer. Of power_again.py's runs most
-hold one visit to a case only: there the visits that are now are of several runs, and what one run has in common is
-evened out by the others. What a whole run decides is what power_again.py itself tells.
+Replays the laps that suites/meta/power_laps.py or power_again.py recorded through the decisions that production
+takes. Of the visits to a case, in the order of time, as many as a baseline has are the baseline, and as many later
+ones as it takes to be red are now, used one by one while they are suspicious; and the other way round. Visits are
+taken as they were measured, so that whatever differs between them stays in. Slowdowns are injected by making the laps
+longer. Of power_again.py's runs most hold one visit to a case only: there the visits that are now are of several
+runs, and what one run has in common is evened out by the others. What a whole run decides is what power_again.py
+itself tells.
 
 A decision is that on a case: red where one of its metrics is, as in production.
 """
@@ -23,11 +24,11 @@ from typing import TypeAlias
 import numpy as np
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.comparison import Known, Today
+from fixtures.baseline.comparison import Known, Today, wanted
 from fixtures.baseline.keeper import engine_of
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import Looks
-from fixtures.baseline.visits import VISITS
+from fixtures.baseline.visits import LATE, VISITS
 from fixtures.baseline.weather import Weather, learned
 from fixtures.shares import wilson
 from fixtures.thresholds import Limit
@@ -89,7 +90,7 @@ def stored(trial: Trial, slow: float) -> Decision:
     for visit in trial.now:
         taken.append([slowed(each, slow) for each in visit])
         changes = known.look(taken, trial.today)
-        if not any(change.suspicious for change in changes):
+        if not any(change.suspicious for change in changes) or len(taken) >= wanted(changes):
             break
     spent = sum(launch.seconds for each in taken for launch in each)
     return worst(change.outcome for change in changes), spent
@@ -128,10 +129,11 @@ def trials(cases: Cases) -> Iterator[Trial]:
     Visits that few cases had are left out: those of restless cases, which would count for more than the others.
     """
     most = sorted(map(len, cases.values()))[len(cases) // RARE] if cases else 0
-    for turn in (1, -1):
+    many = max(VISITS, min(VISITS + LATE, most - VISITS))  # late ones as far as there are any
+    for way in (1, -1):
         cut = {case: visits[:most] for case, visits in cases.items()}
-        turned = {case: backwards(visits) if turn < 0 else visits for case, visits in cut.items()}
-        for then in range(most - 2 * VISITS + 1):
+        turned = {case: backwards(visits) if way < 0 else visits for case, visits in cut.items()}
+        for then in range(most - VISITS - many + 1):
             weather = learned(
                 (engine_of(case), [launch for visit in visits[then : then + VISITS] for launch in visit])
                 for case, visits in turned.items()
@@ -145,11 +147,11 @@ def trials(cases: Cases) -> Iterator[Trial]:
                 case: [known[case].look([visit]) for visit in visits[then + VISITS :]]
                 for case, visits in turned.items()
             }
-            for now in range(then + VISITS, most - VISITS + 1):
+            for now in range(then + VISITS, most - many + 1):
                 drawn = {
-                    case: Trial(visits[then : then + VISITS], visits[now : now + VISITS], weather, engine_of(case))
+                    case: Trial(visits[then : then + VISITS], visits[now : now + many], weather, engine_of(case))
                     for case, visits in turned.items()
-                    if len(visits) >= now + VISITS
+                    if len(visits) >= now + many
                 }
                 looks = Looks()
                 for case, trial in drawn.items():

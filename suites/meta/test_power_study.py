@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.baseline.calibrate import TIME
-from fixtures.baseline.visits import VISITS
+from fixtures.baseline.visits import LATE, VISITS
 from fixtures.baseline.weather import Following, Weather
 from fixtures.verdict import Outcome
 from suites.meta import power_again
@@ -17,7 +17,7 @@ from suites.meta.sample_launches import series
 CASE = "sentiment/tiny/fake/plain"
 
 
-def visits(count: int = 2 * VISITS) -> list[Visit]:
+def visits(count: int = 2 * VISITS + LATE) -> list[Visit]:
     """Visits a thousand seconds apart to a case on a machine that stands still, of eight launches of a second each."""
     return [
         [replace(each, at=1000.0 * visit + second) for second, each in enumerate(series(visit))]
@@ -31,7 +31,9 @@ def trial(weather: Weather | None = None) -> Trial:
     return Trial(found[:VISITS], found[VISITS:], weather or {}, "fake")
 
 
-@pytest.mark.parametrize(("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 8 * VISITS)])
+@pytest.mark.parametrize(
+    ("slow", "outcome", "seconds"), [(0.0, Outcome.PASS, 8), (0.2, Outcome.FAIL, 8 * (VISITS + LATE))]
+)
 def test_a_slowdown_is_injected_into_what_is_now(slow: float, outcome: Outcome, seconds: int) -> None:
     """On a steady machine nothing new is green, a fifth is red; more visits, where needed, take their seconds."""
     assert stored(trial(), slow) == (outcome, seconds)
@@ -52,19 +54,20 @@ def test_limits_have_their_margin(slow: float, outcome: Outcome) -> None:
 
 def test_trials_are_what_could_have_been(tmp_path: Path) -> None:
     """Visits in a row are held against each as many in a row after them, whatever order files are in; and backwards."""
-    found = visits(2 * VISITS + 1)
-    for name, each in zip("cabedigfh", found, strict=True):
+    found = visits(2 * VISITS + LATE + 1)
+    for name, each in zip("cabedigfhkj", found, strict=True):
         line = {"case": CASE, "launches": [launch.as_json() for launch in each]}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
     cases = read(*tmp_path.glob("*.jsonl"))
     starts = [[visit[0].at / 1000 for visit in (*each.then, *each.now)] for each in trials(cases)]
-    assert starts[:3] == [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
+    assert starts[:3] == [[0, 1, 2, 3, *range(4, 10)], [0, 1, 2, 3, *range(5, 11)], [1, 2, 3, 4, *range(5, 11)]]
     assert len(starts) == 6
     assert all(times == sorted(set(times)) for times in starts)
     others = {f"{CASE}{number}": visits(2 * VISITS) for number in range(RARE)}
+    assert {len(each.now) for each in trials(others)} == {VISITS}
     assert len([*trials({**cases, **others})]) == 2 * (1 + RARE)
     told = table(cases)
-    assert "1 cases of 9 visits" in told
+    assert "1 cases of 11 visits" in told
     assert len([row for row in told.splitlines() if row.startswith("stored baseline")]) == 5
 
 

@@ -17,14 +17,14 @@ from fixtures.baseline.keeper import Keeper
 from fixtures.baseline.launch import Launch
 from fixtures.baseline.looks import OTHERS, Looks
 from fixtures.baseline.store import Entry
-from fixtures.baseline.visits import PAUSE_S, VISITS, Visit
+from fixtures.baseline.visits import LATE, LATE_S, PAUSE_S, VISITS, Visit
 from fixtures.revisit import Revisit, others_follow, revisited
 from fixtures.statistics import Estimate
 from fixtures.verdict import Outcome
 from fixtures.workbench import leave
 from suites.meta.test_weather import visited
 
-METRIC = "latency_ms"
+METRIC, ALL = "latency_ms", VISITS + LATE
 
 
 def visit(number: int, slow: float = 1.0, void: str = "") -> Visit:
@@ -86,12 +86,12 @@ class Bench:
         raise Revisit(why)
 
 
-@pytest.mark.parametrize(("slow", "visits", "outcome"), [(1.0, 1, Outcome.PASS), (1.1, VISITS, Outcome.FAIL)])
+@pytest.mark.parametrize(("slow", "visits", "outcome"), [(1.0, 1, Outcome.PASS), (1.1, ALL, Outcome.FAIL)])
 def test_what_seems_slower_is_visited_until_it_is_told(
     slow: float, visits: int, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is as it was takes one visit; what seems slower takes all before it is red."""
-    bench = Bench([visit(number, slow) for number in range(10, 10 + VISITS)], monkeypatch, follow=False)
+    bench = Bench([visit(number, slow) for number in range(10, 10 + ALL)], monkeypatch, follow=False)
     assert bench.compare().outcome is outcome
     assert len(bench.taken) == visits
     assert not any(bench.rested)
@@ -99,11 +99,33 @@ def test_what_seems_slower_is_visited_until_it_is_told(
 
 def test_visits_wait_until_others_have_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """While others follow, a test leaves after each visit but the last, and says which one is next."""
-    bench = Bench([visit(number, 1.1) for number in range(10, 10 + VISITS)], monkeypatch, follow=True)
-    for number in range(2, VISITS + 1):
-        with pytest.raises(Revisit, match=rf"^{METRIC} may have become worse: visit {number} of {VISITS} "):
+    bench = Bench([visit(number, 1.1) for number in range(10, 10 + ALL)], monkeypatch, follow=True)
+    for number in range(2, ALL + 1):
+        last = VISITS if number <= VISITS else ALL
+        with pytest.raises(Revisit, match=rf"^{METRIC} may have become worse: visit {number} of {last} ") as told:
             bench.compare()
+        assert ("5 minutes later" in str(told.value)) is (number > VISITS)
     assert bench.compare().outcome is Outcome.FAIL
+    assert len(bench.taken) == ALL
+
+
+@pytest.mark.parametrize("gone", [VISITS, ALL - 1])
+def test_what_is_gone_after_a_while_is_not_red(gone: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth that four visits in a row show is no regression where a late one does not."""
+    shown = [visit(10 + number, 1.0 if number == gone else 1.1) for number in range(ALL)]
+    bench = Bench(shown, monkeypatch, follow=False)
+    found = bench.compare()
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == f"1 of {gone + 1} visits do not show it by themselves"
+    assert len(bench.taken) == gone + 1
+
+
+def test_what_four_visits_do_not_tell_has_no_late_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is suspicious and would not be red is left undecided after the first four."""
+    bench = Bench(
+        [visit(10 + number, 1.02 if number == 2 else 1.1) for number in range(ALL)], monkeypatch, follow=False
+    )
+    assert bench.compare().outcome is Outcome.INCONCLUSIVE
     assert len(bench.taken) == VISITS
 
 
@@ -122,9 +144,9 @@ def test_each_visit_is_held_against_what_others_showed(
     slow: float, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tenth is not red where cases of other engines are slower too, on the average over its own turns."""
-    bench = Bench([visit(number, 1.1) for number in range(10, 10 + VISITS)], monkeypatch, follow=False)
+    bench = Bench([visit(number, 1.1) for number in range(10, 10 + ALL)], monkeypatch, follow=False)
     told = bench.parts["keeper"].looks
-    for turn in range(2 * VISITS):  # at half of the case's turns, and long after them
+    for turn in range(2 * ALL):  # at half of the case's first turns, and long after them
         for number in range(OTHERS):
             bad = slow if turn in (1, 3) or turn >= VISITS else 0.0
             changes = [replace(each, ratio=Estimate(1 + bad, n=8)) for each in bench.peek()]
@@ -136,23 +158,24 @@ def test_each_visit_is_held_against_what_others_showed(
 
 def test_visits_tell_other_cases_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each visit to a case is a look that others see, but those that the device voided."""
-    shown = [visit(number, 1.1, "throttling: 97 °C" if number == 11 else "") for number in range(10, 10 + VISITS)]
+    shown = [visit(number, 1.1, "throttling: 97 °C" if number == 11 else "") for number in range(10, 10 + ALL)]
     bench = Bench(shown, monkeypatch, follow=False)
     monkeypatch.setattr(looks, "OTHERS", 1)
     bench.compare()
-    told = [bench.parts["keeper"].looks.slower("another", (turn,)).get(METRIC) for turn in range(VISITS + 1)]
-    assert [each is not None for each in told] == [True, False, True, True, False]
+    told = [bench.parts["keeper"].looks.slower("another", (turn,)).get(METRIC) for turn in range(ALL + 1)]
+    assert [each is not None for each in told] == [True, False, *[True] * (ALL - 2), False]
 
 
 @pytest.mark.parametrize(("void", "rest_s"), [("", PAUSE_S), ("throttling: 97 °C", 2 * PAUSE_S)])
 def test_visits_are_a_while_apart(void: str, rest_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no other case is left to run between them, the next visit waits; longer where the device has to cool."""
     now = time.time()
-    shown = [visit(number, 1.1, void) for number in range(10, 10 + VISITS)]
+    shown = [visit(number, 1.1, void) for number in range(10, 10 + ALL)]
     recent = [replace(each, launches=[replace(one, at=now) for one in each.launches]) for each in shown]
     bench = Bench(recent, monkeypatch, follow=False)
     bench.compare()
-    assert bench.rested == [pytest.approx(rest_s + 1, abs=1)] * (VISITS - 1)
+    late = [] if void else [LATE_S, *[PAUSE_S] * (LATE - 1)]
+    assert bench.rested == [pytest.approx(each + 1, abs=1) for each in [*[rest_s] * (VISITS - 1), *late]]
 
 
 def test_a_slowdown_that_few_visits_tell_is_not_red(monkeypatch: pytest.MonkeyPatch) -> None:
