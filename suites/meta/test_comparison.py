@@ -52,6 +52,18 @@ def test_what_a_visit_does_not_show_is_not_red(gone: int, outcome: Outcome) -> N
     assert found.reason == ("1 of 4 visits do not show it by themselves" if gone else "")
 
 
+@pytest.mark.parametrize(("slow", "outcome"), [(1.0, Outcome.FAIL), (1.15, Outcome.INCONCLUSIVE)])
+def test_what_the_baseline_did_itself_is_not_red(slow: float, outcome: Outcome) -> None:
+    """A case that is a tenth slower is not red where one visit of its baseline was as slow."""
+    old = [each for seed in range(2, 6) for each in later(seed, case=slow if seed == 3 else 1.0)]
+    visits = [later(seed, case=1.12) for seed in range(6, 10)]
+    together = [launch for visit in visits for launch in visit]
+    assert compare("latency_ms", old, together).outcome is Outcome.FAIL
+    found = Known(old, {}, "fake").decided("latency_ms", visits)
+    assert found.outcome is outcome
+    assert ("a visit then was as slow: 1.1" in found.reason) is (outcome is Outcome.INCONCLUSIVE)
+
+
 def test_what_is_not_suspicious_any_more_is_told() -> None:
     """Visits after the one that cleared a metric do not bring it back."""
     old = series(1)
