@@ -139,12 +139,11 @@ def trials(cases: Cases) -> Iterator[Trial]:
                 for case, visits in turned.items()
                 if len(visits) >= then + VISITS
             )
-            known = {
-                case: Trial(visits[then : then + VISITS], [], weather, engine_of(case)).known
-                for case, visits in turned.items()
-            }
             alone = {
-                case: [known[case].look([visit]) for visit in visits[then + VISITS :]]
+                case: [
+                    Trial(visits[then : then + VISITS], [visit], weather, engine_of(case)).known.look([visit])
+                    for visit in visits[then + VISITS :]
+                ]
                 for case, visits in turned.items()
             }
             for now in range(then + VISITS, most - many + 1):

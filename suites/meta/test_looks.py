@@ -4,16 +4,19 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from fixtures.baseline import run
 from fixtures.baseline import series as taken
 from fixtures.baseline.comparison import Change, Known, Today
+from fixtures.baseline.keeper import KEEPER
 from fixtures.baseline.looks import MOST, OTHERS, Looks
 from fixtures.baseline.visits import Visit
 from fixtures.baseline.weather import LEAST_CASES, learned, of
+from fixtures.book import BOOK
 from fixtures.statistics import Estimate
 from fixtures.verdict import Outcome
 from suites.meta.test_weather import restless, visited
@@ -188,3 +191,18 @@ def test_what_others_are_slower_by_is_taken_off(slow: float, outcome: Outcome) -
     assert found.outcome is outcome
     assert found.ratio == known.decided(METRIC, visits).ratio
     assert (f"cases of other engines were slower by {slow:.1%} at the same time" in found.reason) is (slow > 0)
+
+
+@pytest.mark.parametrize(("slow", "told"), [(0.06, True), (0.01, False)])
+def test_what_engines_have_in_common_is_told(slow: float, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's end says what most engines are slower by where it is half the least effect, and nothing of less."""
+    said: list[str] = []
+    looks = beside(slow, cases=60)
+    keeper = SimpleNamespace(
+        active=True, gate=SimpleNamespace(record=None, effect=0.05), old={"case"}, measured=(), place="b", looks=looks
+    )
+    config: Any = SimpleNamespace(stash={KEEPER: keeper, BOOK: SimpleNamespace(finished=())})
+    monkeypatch.setattr(run, "not_measured", lambda *_: [])
+    run.pytest_terminal_summary(cast(Any, SimpleNamespace(write_line=said.append)), config)
+    assert any("most engines alike" in line for line in said) is told
+    assert any(f"{METRIC} by {looks.machine()[METRIC]:.1%}" in line for line in said) is told
