@@ -108,6 +108,28 @@ def test_launches_that_differ_widely_are_rarely_red(chance: float, least: float,
     assert least <= np.mean(red) <= most
 
 
+@pytest.mark.parametrize(("slow", "outcome"), [(1.1, Outcome.INCONCLUSIVE), (1.2, Outcome.FAIL)])
+def test_launches_that_differ_widely_must_be_surer(slow: float, outcome: Outcome) -> None:
+    """Where launches differ by a tenth, what chance may show in a run of many cases is not red; what is plain is."""
+    old, new = (
+        [
+            [scaled(each, factor) for each, factor in zip(later(seed, count=3, case=case), (0.91, 1, 1.1), strict=True)]
+            for seed in seeds
+        ]
+        for seeds, case in ((range(4), 1.0), (range(4, 8), slow))
+    )
+    known = Known([each for visit in old for each in visit], {}, "fake")
+    assert known.compare("latency_ms", [each for visit in new for each in visit]).outcome is Outcome.FAIL
+    assert known.decided("latency_ms", new).outcome is outcome
+
+
+def scaled(launch: Launch, factor: float) -> Launch:
+    """A launch that took so many times longer."""
+    return replace(
+        launch, samples={"latency_ms": [[lap * factor for lap in row] for row in launch.samples["latency_ms"]]}
+    )
+
+
 def with_more(launch: Launch) -> Launch:
     """A launch that has two metrics besides."""
     return replace(launch, samples={**launch.samples, "ttft_ms": [[1.0]], "tpot_ms": [[1.0]]})
