@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.baseline.comparison import SURE, TAIL, Known, compare, ratio_of
+from fixtures.baseline.comparison import SURE, Known, compare
 from fixtures.baseline.figures import location, low_quantile
 from fixtures.baseline.launch import Launch
+from fixtures.baseline.ratio import TAIL, ratio_of
 from fixtures.baseline.selection import FOREIGN
 from fixtures.baseline.weather import Following
 from fixtures.verdict import Outcome

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fixtures.baseline.comparison import compare, ratio_of, weights_of
+from fixtures.baseline.comparison import compare
 from fixtures.baseline.launch import Launch
+from fixtures.baseline.ratio import ratio_of, weights_of
 from fixtures.baseline.visits import APART_S, by_visit, visits
 from fixtures.baseline.weather import EXPECTED, LEAST_CASES, Following, learned, of, surplus
 from fixtures.verdict import Outcome
