@@ -8,7 +8,7 @@ Where a path moved between JetPacks, the boards differ in it on purpose. Values 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,7 +183,7 @@ def board(root: Path, name: str = "orin-nano") -> Board:
 
 
 @contextmanager
-def playing(board: Board, trace: Trace) -> Iterator[None]:
+def playing(board: Board, trace: Sequence[tuple[float, Mapping[str, float | None]]]) -> Iterator[None]:
     """Play a trace in a thread of its own, in real time, while the body runs; what remains at its end is not played."""
     stop = threading.Event()
 

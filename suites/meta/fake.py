@@ -142,6 +142,11 @@ def hang(number: int) -> None:
         deeds.wait(number)
 
 
+def rest(_: int) -> None:
+    """Take long enough for sensors to be read meanwhile."""
+    time.sleep(0.02)
+
+
 def die_at_third(number: int) -> None:
     """End as if the kernel had run out of memory."""
     if number == 3:
@@ -185,6 +190,7 @@ backends.register("absent")(
 register("plain")
 register("twin")
 register("triplet")
+register("unhurried", at_call=rest)
 register("segfault", at_call=deeds.segfault)
 register("exit", at_call=deeds.leave)
 register("hang", at_call=hang)

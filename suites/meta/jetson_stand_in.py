@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fixtures import devices
 from fixtures.power import mode as power_mode
+from fixtures.telemetry import sampler
 from suites.meta import trees
 from targets.api import Device
 
@@ -69,7 +70,7 @@ def current(root: Path) -> str:
 
 
 if "EDGE_ROOT" in os.environ:
-    power_mode.ROOT = Path(os.environ["EDGE_ROOT"])
+    power_mode.ROOT = sampler.ROOT = Path(os.environ["EDGE_ROOT"])
     detect = devices.detect
 
     def stand_in(root: Path = power_mode.ROOT) -> Device:

@@ -123,6 +123,7 @@ def test_invalid_measurements_win_nothing() -> None:
     invalid.metrics["latency_ms.p50"] = 0.1
     said = summary.best([record("huggingface", "fp32"), invalid])
     assert said[0] == "fastest: huggingface/fp32 (p50 6.25 ms)"
+    assert summary.best([invalid])[0] == "fastest: n/a, latency_ms.p50 is INVALID"
 
 
 def test_nothing_measured_is_said() -> None:
