@@ -8,7 +8,6 @@ Nor counted are the device's peaks, which a host measures once and a file keeps.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +18,7 @@ import numpy as np
 
 from fixtures.results import Results
 from fixtures.telemetry.sampler import MOST_SHARE
+from suites.meta.runs import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SELECTION = (
@@ -53,7 +53,7 @@ def run(folder: Path, arguments: Sequence[str]) -> tuple[dict[str, Counter[str]]
     file, build = folder / "cost.json", folder / "build"
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "conftest", "-q"]
     command += ["-p", "suites.meta.cost_sampler", f"--build={build}", f"--cache={folder.parent / 'cache'}", *arguments]
-    environment = {**os.environ, "COST_FILE": str(file.resolve())}
+    environment = {**outside(), "COST_FILE": str(file.resolve())}
     with (folder / "cost.log").open("w") as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, check=False)
     if done.returncode not in (0, 1):

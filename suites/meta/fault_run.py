@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from fixtures.options import ROOT
 from fixtures.results import Results
 from suites.meta import generator_faults  # noqa: F401 - files its faults
 from suites.meta.fault_catalogue import FAULTS, SOUND
+from suites.meta.runs import outside
 from targets.registry import tasks
 
 ALL_TASKS = FAULTS[SOUND].tasks
@@ -50,7 +50,7 @@ def suites_over(build: Path, wanted: Sequence[str], checks: str, *options: str) 
         *(*options, "--call-timeout=15", f"--build={build}", "-k", checks),
     ]
     # a passive wait: threads that spin for work would fight with whatever else runs on this machine
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTEST_ADDOPTS": ""}
+    environment = {**outside(), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     path = build / "results.json"
     if done.returncode != 1:  # pytest's word for checks that failed, as they must

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fixtures.results import CaseRecord, Results
 from fixtures.verdict import Outcome, worst
+from suites.meta.runs import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "suites/performance/test_baseline.py"
@@ -67,7 +68,7 @@ def run(folder: Path, name: str, *arguments: str, **environment: str) -> Path:
         command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "conftest", "-q", *words]
         with (folder / f"{name}.log").open("w") as log:
             done = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, check=False
+                command, cwd=ROOT, env={**outside(), **environment}, stdout=log, stderr=log, check=False
             )
         if done.returncode not in (0, 1):
             raise SystemExit(f"the run did not come to its end (status {done.returncode}); see {folder / name}.log")

@@ -7,13 +7,14 @@ the study replays. FILE is appended to, a line of JSON a visit.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from suites.meta.runs import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SELECTIONS = (
@@ -36,7 +37,7 @@ def run(arguments: tuple[str, ...], file: Path, cache: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         words = [*arguments, f"--record-baseline={folder}/baseline", f"--build={folder}/build", f"--cache={cache}"]
         words += ["--targets=suites.meta.series_recorder", "suites/performance/test_baseline.py"]
-        environment = {**os.environ, "SERIES_FILE": str(file.resolve())}
+        environment = {**outside(), "SERIES_FILE": str(file.resolve())}
         command = [sys.executable, "-m", "pytest", "-q", *words]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         if not [*Path(folder, "baseline").glob("*.json")]:

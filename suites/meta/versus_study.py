@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ import numpy as np
 
 from fixtures.shares import wilson
 from fixtures.versus.decision import LOOKS, Answer, Round, confirmed, interval, series
+from suites.meta.runs import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.10, 0.20)
@@ -47,7 +47,7 @@ class Recorded:
 
 def record(laps: Path, rounds: int, build: Path, cache: Path) -> int:
     """Add rounds of every case of the study to `laps`; the exit code of the run, whose output lies beside it."""
-    environment = {**os.environ, "VERSUS_LAPS": str(laps.resolve()), "VERSUS_ROUNDS": str(rounds)}
+    environment = {**outside(), "VERSUS_LAPS": str(laps.resolve()), "VERSUS_ROUNDS": str(rounds)}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--build={build}", f"--cache={cache}"]
     command += [*SELECTION, f"--versus={sys.executable}", "--targets=suites.meta.versus_recorder", "--offline"]
     command += ["suites/performance/test_versus.py"]
